@@ -1,0 +1,1 @@
+"""Sparse attention: a query reads few of its keys."""

@@ -1,0 +1,1 @@
+"""Index and storage formats that methods of more than one family share."""

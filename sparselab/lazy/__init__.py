@@ -1,0 +1,1 @@
+"""Lazy neurons: activations that are mostly zero, and work that can be skipped because of it."""

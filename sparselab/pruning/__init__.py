@@ -1,0 +1,1 @@
+"""Pruning: weights that are removed, N of every M or wherever they matter least."""

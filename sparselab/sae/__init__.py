@@ -1,0 +1,1 @@
+"""Sparse autoencoders: activations written as few atoms of a learned dictionary."""

@@ -1,0 +1,1 @@
+"""Sparse search: connections that move while the network trains."""

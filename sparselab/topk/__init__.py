@@ -1,0 +1,1 @@
+"""Selecting k of n: the primitives that the six families share."""

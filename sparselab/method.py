@@ -118,7 +118,8 @@ def find(name: str) -> Method:
     if len(hits) == 1:
         return hits[0]
     if hits:
-        raise ValueError(f"{name!r} is {' and '.join(f'{m.family}/{m.name}' for m in hits)}: write the family too")
+        both = " and ".join(f"{m.family}/{m.name}" for m in hits)
+        raise ValueError(f"{name!r} is {both}: write the family too")
     raise ValueError(unknown("method", name, [*known, *(m.name for m in known.values())]))
 
 

@@ -13,7 +13,7 @@ from sparselab.method import BACKENDS, methods
 METHODS = methods()
 OPS = [(m, op) for m in METHODS for op in m.ops]
 EXERCISES = [(m, op) for m in METHODS for op in m.part("checks").HINTS]
-KERNELS = [(m, op) for m, op in OPS if "triton" in m.backends]
+KERNELS = [(m, op) for m in METHODS if "triton" in m.backends for op in m.part("kernel").__all__]
 
 
 def ids(pairs):
@@ -153,7 +153,11 @@ def test_columns_share_one_signature(method, op):
     """Same names, kinds and defaults; and between reference and fast the same shapes."""
     shapes = {}
     for backend in method.backends:
-        assert list(method.part(BACKENDS[backend]).__all__) == list(method.ops), backend
+        exported = method.part(BACKENDS[backend]).__all__
+        if backend == "triton" and op not in exported:
+            continue  # a kernel stands where it earns its place
+        assert [o for o in method.ops if o in exported] == list(exported), backend
+        assert op in exported, backend
         function = inspect.unwrap(getattr(method.part(BACKENDS[backend]), op))
         signature = inspect.signature(function)
         shapes[backend] = (

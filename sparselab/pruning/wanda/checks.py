@@ -12,6 +12,7 @@ def cases(rng):
     yield "score", "uneven inputs", dict(w=w, x=x)
     yield "score", "a dead input", dict(w=w, x=dead)
     yield "score", "widths that differ", dict(w=w, x=x[:, :8])
+    yield "score", "one input for twelve", dict(w=w, x=x[:, :1])
     yield "mask", "1 of 4", dict(w=w, x=x, n=1, m=4)
     yield "mask", "4 of 6", dict(w=w, x=x, n=4, m=6)
     yield "mask", "all tied", dict(**ties, n=3, m=4)
@@ -19,6 +20,8 @@ def cases(rng):
     yield "mask", "everything kept", dict(w=w, x=x, n=4, m=4)
     yield "mask", "nothing kept", dict(w=w, x=x, n=0, m=4)
     yield "mask", "one row", dict(w=w[:1], x=x, n=2, m=4)
+    yield "mask", "groups of one", dict(w=w, x=x, n=1, m=1)
+    yield "mask", "groups of none", dict(w=w, x=x, n=0, m=0)
     yield "mask", "groups that do not divide", dict(w=w, x=x, n=2, m=5)
     yield "mask", "more than the group", dict(w=w, x=x, n=5, m=4)
     yield "row_mask", "5 of 12", dict(w=w, x=x, keep=5)
@@ -137,7 +140,7 @@ def diagonal_of_the_hessian(w, x):
 
 def by_rank(w, x, *, n, m):
     s = reference.score(w, x)
-    if s.shape[1] % m or n > m:
+    if m < 1 or s.shape[1] % m or n > m:
         raise ValueError(f"n={n}, m={m} does not fit {s.shape[1]} inputs")
     s = s.reshape(len(w), -1, m)
     earlier = np.arange(m)[None, :] < np.arange(m)[:, None]

@@ -6,14 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparselab.files import machine, write_atomically
-from sparselab.method import Claim, Method
+from sparselab.files import machine, results, write_atomically
+from sparselab.method import Claim, Method, find
 
 
 def results_file() -> Path:
-    """Where the book finds measured claims: `book/results/claims.json` of a repository checkout."""
-    from sparselab.files import results
-
+    """Where measured claims are kept and the book finds them: `claims.json` among the results."""
     return results() / "claims.json"
 
 
@@ -41,17 +39,15 @@ def measure(method: Method, *, seeds: Sequence[int] = (0, 1, 2)) -> dict:
 
 
 def verdict(claim: Claim, values: list[float]) -> dict:
-    """One row: the claim, its target, the measured median and range, and whether it holds at this size."""
-    median = statistics.median(values)
+    """One row: the claim, its target, the measured median and range, and in how many seeds it holds."""
     return {
         "text": claim.text,
         "metric": claim.metric,
         "target": claim.target,
-        "median": median,
+        "median": statistics.median(values),
         "low": min(values),
         "high": max(values),
-        "holds": claim.holds(median),
-        "expected": claim.reproduced,
+        "seeds_that_hold": sum(map(claim.holds, values)),
     }
 
 
@@ -60,3 +56,30 @@ def save(measured: Sequence[dict], file: Path) -> None:
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     known |= {entry["method"]: entry for entry in measured}
     write_atomically(file, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+
+
+def stored(name: str) -> dict:
+    """The stored measurement of one method; ValueError names the command that makes it."""
+    method = find(name)
+    known = json.loads(results_file().read_text(encoding="utf-8")) if results_file().exists() else {}
+    if (entry := known.get(f"{method.family}/{method.name}")) is None:
+        raise ValueError(f"0 stored measurements of {name}: run `sparselab claim {name}`")
+    return entry
+
+
+def table(name: str) -> str:
+    """Claim, target, measured median with its range over seeds, and whether it holds at this size."""
+    rows = [("claim", "target", "median (range)", "at this size")]
+    entry = stored(name)
+    for row in entry["claims"]:
+        spread = f"{row['median']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+        rows.append((row["text"], row["target"], spread, in_words(row, len(entry["seeds"]))))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in [lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def in_words(row: dict, seeds: int) -> str:
+    """A claim holds where every seed agrees; a range on both sides of the target is neither."""
+    held = row["seeds_that_hold"]
+    return "holds" if held == seeds else "does not hold" if held == 0 else f"holds in {held} of {seeds} seeds"

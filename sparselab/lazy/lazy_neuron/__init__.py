@@ -42,6 +42,12 @@ METHOD = Method(
             at_least=0,
             reproduced=False,
         ),
+        Claim(
+            text="a wide network on digits gets lazy too: active share",
+            metric="digits_density",
+            at_most=0.35,
+            reproduced=False,
+        ),
     ),
     claim_seconds=90,
 )

@@ -31,6 +31,7 @@ def measure(seed: int) -> dict[str, float]:
         "ece_gain": plain.ece - kept.ece,
         "input_noise_gain": clean_kept.noisy_inputs - clean_plain.noisy_inputs,
         "label_noise_gain": kept.accuracy - plain.accuracy,
+        "digits_density": clean_plain.density,
     }
 
 
@@ -122,9 +123,12 @@ def evaluate(model: Blocks, held_out: Pairs, tokens: int = 8192) -> Trained:
 
 
 class Robustness(NamedTuple):
+    """Measured on held-out digits."""
+
     accuracy: float
     noisy_inputs: float
     ece: float
+    density: float
 
 
 def digits(seed: int, *, k: int, wrong_labels: float, epochs: int = 40) -> Robustness:
@@ -138,8 +142,11 @@ def digits(seed: int, *, k: int, wrong_labels: float, epochs: int = 40) -> Robus
         nn.init.kaiming_normal_(up.weight)
         adam = torch.optim.Adam([*up.parameters(), *out.parameters()], lr=1e-3, fused=True)
 
+        def hidden(inputs: Tensor) -> Tensor:
+            return fast.topk_relu(up(inputs), k=k)
+
         def logits(inputs: Tensor) -> Tensor:
-            return out(fast.topk_relu(up(inputs), k=k))
+            return out(hidden(inputs))
 
         for _ in range(epochs):
             for chosen in torch.randperm(len(y)).split(64):
@@ -153,6 +160,7 @@ def digits(seed: int, *, k: int, wrong_labels: float, epochs: int = 40) -> Robus
             accuracy=float((p.argmax(1) == held_y).float().mean()),
             noisy_inputs=float((noisy == held_y).float().mean()),
             ece=calibration_error(p, held_y),
+            density=float((hidden(held_x) > 0).float().mean()),
         )
 
 

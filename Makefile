@@ -12,7 +12,10 @@ export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 
-.PHONY: lab test quick lint notebooks book claims bench gpu clean
+.PHONY: help lab test quick lint notebooks book claims bench gpu clean
+
+help:                              ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 lab: .venv/course.stamp            ## open JupyterLab on the student's copy of the lessons
 	OMP_NUM_THREADS=2 $(BIN)/python -m sparselab start student $(ARGS)
@@ -20,8 +23,8 @@ lab: .venv/course.stamp            ## open JupyterLab on the student's copy of t
 test: .venv/all.stamp lint         ## everything that CI runs
 	$(BIN)/python -m sparselab build --check
 	$(PYTEST) tests
-	$(PYTEST) --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout 60 \
-	  --nbval-sanitize-with sparselab/course/nbval.cfg solutions
+	SPARSELAB_STATIC=1 TRITON_INTERPRET=1 $(PYTEST) --dist loadscope --nbval --nbval-current-env \
+	  --nbval-cell-timeout 60 --nbval-sanitize-with sparselab/course/nbval.cfg solutions
 	$(MAKE) book
 
 quick: .venv/all.stamp lint        ## the core, in under two minutes

@@ -32,11 +32,17 @@ def write_atomically(file: Path, content: str | bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(draft, 0o644)
+        os.chmod(draft, file.stat().st_mode & 0o777 if file.exists() else 0o666 & ~_umask())
         os.replace(draft, file)
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def machine() -> dict[str, str]:

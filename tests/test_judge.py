@@ -283,3 +283,33 @@ def test_an_unknown_exercise_suggests_the_nearest(name, said):
 def test_no_name_breaks_the_look_up(name):
     with pytest.raises(ValueError):
         judge.exercise(f"x{name}.y")
+
+
+# ---------------------------------------------------------------- the conditions of the suite
+
+
+def test_fresh_memory_is_poisoned():
+    assert np.isnan(np.empty(3)).all()
+    assert torch.isnan(torch.empty(3)).all()
+    assert torch.isnan(torch.zeros(2).new_empty(3)).all()
+
+
+def test_shapes_are_enforced_on_the_way_in_and_out():
+    from jaxtyping import TypeCheckError
+
+    with pytest.raises(TypeCheckError):
+        wanda.score(np.ones((2, 3)), np.ones((4, 5)))
+    with pytest.raises(TypeCheckError):
+        wanda.mask(np.ones((2, 4), dtype=int), np.ones((4, 4)), n=2, m=4)
+
+
+def test_an_output_of_another_shape_than_promised_is_caught():
+    import beartype
+    from jaxtyping import TypeCheckError, jaxtyped
+
+    @jaxtyped(typechecker=beartype.beartype)
+    def transposed(w: Float[np.ndarray, "o i"]) -> Float[np.ndarray, "o i"]:
+        return w.T
+
+    with pytest.raises(TypeCheckError):
+        transposed(np.ones((2, 3)))

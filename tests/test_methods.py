@@ -333,10 +333,11 @@ def compare_columns(label, got, plain, want):
 def test_kernel_gradient_is_no_worse_than_fast(method, op):
     kernel, fast, reference = (getattr(method.part(p), op) for p in ("kernel", "fast", "reference"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    compared = 0
+    compared = floats = 0
     for label, kwargs in judge.cases(method, op):
         if message(reference, kwargs) is not None:
             continue
+        floats += len(floats_of(kwargs))
         rounded = judge.map_leaves(round_to_float32, kwargs)
         want = gradients(fast, fast, rounded, "float64", "cpu")
         plain = gradients(fast, fast, rounded, "float32", "cpu")
@@ -344,7 +345,7 @@ def test_kernel_gradient_is_no_worse_than_fast(method, op):
         for name in want:
             compared += 1
             assert judge.no_worse(got[name], plain[name], want[name]), (label, name)
-    assert compared, "no output of this op has a gradient: is `gradient` of the card right?"
+    assert compared or not floats, "no output of this op has a gradient: is `gradient` of the card right?"
 
 
 def gradients(function, like, kwargs, dtype, device):

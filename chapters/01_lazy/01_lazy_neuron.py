@@ -19,7 +19,7 @@
 # Guess first: of the neurons of a trained language model, how many percent are active on one token?
 
 # %%
-my_guess = 50  # percent
+my_guess = 30  # percent
 
 # %% tags=["hide-input"]
 import inspect
@@ -34,7 +34,18 @@ from sparselab.data import text
 from sparselab.lazy.lazy_neuron import claim, fast, reference
 from sparselab.lazy.lazy_neuron.reference import Stats
 from sparselab.models import TinyLM, activations, load
-from sparselab.plots import BLUE, GREY, INK, RED, curves, explore, figure, show, supports
+from sparselab.plots import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    RED,
+    curves,
+    explore,
+    figure,
+    show,
+    supports,
+)
 
 torch.manual_seed(0)
 model = load("lm_relu")
@@ -43,21 +54,22 @@ model = load("lm_relu")
 # ## Look first
 #
 # `lm_relu` is a small language model: it reads the Python documentation byte by byte and predicts the next
-# byte. Below are 48 bytes of text that it never saw in training. Each column is one byte; each dot is a
-# neuron of the second layer that is active there. Before you read on, describe the picture in a sentence.
+# byte. Below are 48 bytes of text that it never saw in training. Each column is one byte; each dot is one of
+# 128 neurons of the second layer that is active there. Before you read on, describe the picture in a
+# sentence.
 
 # %%
 passage = text.pydocs("held_out")[1000:1048]
-hidden = activations(model, passage[None], "blocks.1.ffn.hidden")["blocks.1.ffn.hidden"][0]
-active = (hidden > 0).numpy()
+hidden = activations(model, passage[None], "blocks.1.ffn.hidden")
+active = (hidden["blocks.1.ffn.hidden"][0] > 0).numpy()
 
 fig, ax = figure(
     "Each byte wakes its own few neurons",
-    alt="Dots for active neurons of one layer over 48 bytes of text: every column has few dots, and "
+    alt="Dots for the active neurons, of 128, over 48 bytes of text: every column has few dots, and "
     "different columns have different ones",
     size=(8, 4.2),
 )
-supports(ax, active, items="", units="neuron")
+supports(ax, active[:, :128], items="", units="neuron")
 ax.set_xticks(range(48), [chr(b) if b > 32 else "·" for b in passage], fontsize=9)
 show(fig)
 
@@ -99,7 +111,9 @@ def nonzero_stats(a: Float[np.ndarray, "t m"], real: Bool[np.ndarray, " t"]) -> 
     `real` has another length than `a`, or no token is real.
     """
     if len(real) != len(a) or not real.any():
-        raise ValueError(f"{int(real.sum())} real tokens in {len(real)} flags for {len(a)} tokens")
+        raise ValueError(
+            f"{int(real.sum())} real tokens in {len(real)} flags for {len(a)} tokens"
+        )
     active = ...  # which (real token, neuron) pairs are active?
     raise NotImplementedError
 
@@ -114,14 +128,19 @@ grade("lazy_neuron.nonzero_stats", nonzero_stats)
 # architecture before training.
 
 # %%
-windows = text.windows(text.pydocs("held_out"), length=256, n=16, rng=np.random.default_rng(0))
+windows = text.windows(
+    text.pydocs("held_out"), length=256, n=16, rng=np.random.default_rng(0)
+)
 untrained = TinyLM(**model.config).eval()
 
 
 @torch.no_grad()
 def layer_stats(network, batch):
     maps = activations(network, batch, "blocks.*.ffn.hidden")
-    return [nonzero_stats(a.flatten(0, 1).double().numpy(), np.ones(batch.size, bool)) for a in maps.values()]
+    return [
+        nonzero_stats(a.flatten(0, 1).double().numpy(), np.ones(batch.size, bool))
+        for a in maps.values()
+    ]
 
 
 trained, before = layer_stats(model, windows), layer_stats(untrained, windows)
@@ -132,14 +151,32 @@ fig, ax = figure(
     alt="Active share of each layer: near 50 percent before training, far below it after, in every layer",
     size=(7, 3.8),
 )
-ax.set(yscale="log", ylim=(1, 100), xticks=layers, xlabel="layer", ylabel="active neurons, percent")
+ax.set(
+    yscale="log",
+    ylim=(1, 100),
+    xticks=layers,
+    xlabel="layer",
+    ylabel="active neurons, percent",
+)
 ax.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
 ax.axhline(my_guess, color=INK, linestyle=":", linewidth=1.5)
-ax.annotate("your guess", (layers[-1], my_guess), (0, 4), textcoords="offset points", ha="right")
-for stats, color, name in ((before, GREY, "before training"), (trained, BLUE, "trained")):
+ax.annotate(
+    "your guess", (layers[-1], my_guess), (0, 4), textcoords="offset points", ha="right"
+)
+for stats, color, name in (
+    (before, GREY, "before training"),
+    (trained, BLUE, "trained"),
+):
     shares = [100 * s.density for s in stats]
     ax.plot(layers, shares, "o", color=color, markersize=10)
-    ax.annotate(name, (layers[0], shares[0]), (10, 8), textcoords="offset points", color=color, weight="bold")
+    ax.annotate(
+        name,
+        (layers[0], shares[0]),
+        (10, 8),
+        textcoords="offset points",
+        color=color,
+        weight="bold",
+    )
 show(fig)
 for layer, stats in zip(layers, trained, strict=True):
     print(
@@ -152,7 +189,9 @@ for layer, stats in zip(layers, trained, strict=True):
 
 
 # %% exercise="lazy_neuron.overall" difficulty=1 importance=3 minutes=4
-def overall(density: Float[np.ndarray, " l"], width: Int[np.ndarray, " l"]) -> Float[np.ndarray, ""]:
+def overall(
+    density: Float[np.ndarray, " l"], width: Int[np.ndarray, " l"]
+) -> Float[np.ndarray, ""]:
     """Active share of a whole model from each layer's share and its number of neurons.
 
     Two layers, 50 % of 100 neurons and 10 % of 300: 50 + 30 of 400 are active, so 0.2.
@@ -163,8 +202,13 @@ def overall(density: Float[np.ndarray, " l"], width: Int[np.ndarray, " l"]) -> F
 
 # %%
 grade("lazy_neuron.overall", overall)
-densities, widths = np.array([s.density for s in trained]), np.array([model.config["neurons"]] * len(trained))
-print(f"your guess: {my_guess} %, the whole model: {100 * overall(densities, widths):.0f} %")
+densities, widths = (
+    np.array([s.density for s in trained]),
+    np.array([model.config["neurons"]] * len(trained)),
+)
+print(
+    f"your guess: {my_guess} %, the whole model: {100 * overall(densities, widths):.0f} %"
+)
 
 # %% [markdown]
 # ## Are the silent ones dead?
@@ -175,25 +219,38 @@ print(f"your guess: {my_guess} %, the whole model: {100 * overall(densities, wid
 
 # %%
 rates = [np.sort(s.firing_rate)[::-1] for s in trained]
+order = np.argsort([s.density for s in trained])
 fig, ax = figure(
-    "Few neurons work all day, and hardly one never works",
-    alt="Firing rate of each neuron, sorted, on a log axis: a steep fall over several powers of ten and "
-    "hardly any neuron at zero",
+    "Hardly a neuron is dead, and few work often",
+    alt="Firing rate of each neuron, sorted, on a log axis: a steep fall at the left, a long slope over two "
+    "powers of ten, and hardly any neuron at zero",
     size=(7.4, 3.8),
 )
-ax.set(
-    yscale="log", ylim=(1e-4, 1), xlabel="neuron, by falling firing rate", ylabel="share of bytes it fires on"
-)
-ax.set_xlim(0, len(rates[0]))
-shown = {f"layer {i}": np.where(r > 0, r, np.nan)[: int((r > 0).sum())] for i, r in enumerate(rates, 1)}
-for (name, rate), color in zip(shown.items(), (BLUE, RED, GREY, INK, BLUE, RED), strict=False):
-    ax.plot(rate, color=color)
-    ax.annotate(name, (len(rate), rate[-1]), (4, 0), textcoords="offset points", color=color, va="center")
+ax.set(yscale="log", ylim=(1e-4, 1), xlim=(0, len(rates[0])))
+ax.set(xlabel="neuron, by falling firing rate", ylabel="share of bytes it fires on")
+for layer in order:
+    color = {order[0]: BLUE, order[-1]: RED}.get(layer, FAINT)
+    ax.plot(np.where(rates[layer] > 0, rates[layer], np.nan), color=color)
+for layer, color, word, side in (
+    (order[0], BLUE, "laziest", -18),
+    (order[-1], RED, "busiest", 8),
+):
+    at = len(rates[layer]) // 2
+    ax.annotate(
+        f"{word}: layer {layer + 1}",
+        (at, rates[layer][at]),
+        (0, side),
+        textcoords="offset points",
+        color=color,
+        weight="bold",
+    )
 show(fig)
 busy = np.concatenate(rates) > 0.1
 dead = np.concatenate(rates) == 0
 print(f"neurons that fire on more than 10 % of the bytes: {100 * busy.mean():.0f} %")
-print(f"neurons that never fire on these {windows.size} bytes: {100 * dead.mean():.1f} %")
+print(
+    f"neurons that never fire on these {windows.size} bytes: {100 * dead.mean():.1f} %"
+)
 
 # %% [markdown]
 # Whom a byte wakes depends on the byte. That is what makes the phenomenon useful, and awkward: the saving
@@ -209,7 +266,10 @@ print(f"neurons that never fire on these {windows.size} bytes: {100 * dead.mean(
 # %%
 steps, shares = [], []
 dense = claim.train(
-    seed=0, steps=1000, every=50, report=lambda step, density: (steps.append(step), shares.append(density))
+    seed=0,
+    steps=1000,
+    every=50,
+    report=lambda step, density: (steps.append(step), shares.append(density)),
 )
 shares = np.array(shares)
 
@@ -219,7 +279,12 @@ fig, ax = figure(
     "deeper block lower",
     size=(7.4, 3.8),
 )
-ax.set(xlabel="training step", ylabel="active neurons, percent", ylim=(0, 55), xlim=(0, 1000))
+ax.set(
+    xlabel="training step",
+    ylabel="active neurons, percent",
+    ylim=(0, 55),
+    xlim=(0, 1000),
+)
 curves(ax, steps, {"block 1": 100 * shares[:, 0], "block 2": 100 * shares[:, 1]})
 show(fig)
 print(f"at step 0: {100 * shares[0, 0]:.0f} % and {100 * shares[0, 1]:.0f} %")
@@ -228,6 +293,9 @@ print(f"the deeper block is lazier: {bool(shares[-1, 1] < shares[-1, 0])}")
 # %% [markdown]
 # (A). The start at 50 % is no accident: the weights are symmetric, so each pre-activation is positive with
 # probability one half. From there it falls at once, while the loss is still high.
+#
+# Do not read a law into "the deeper block is lazier": look at the six layers of `lm_relu` above again.
+# There, the middle ones are the laziest and the last one is the busiest.
 #
 # ## Why: follow the gradient
 #
@@ -253,9 +321,13 @@ def mean_active_gradient(
     ValueError where shapes differ, a label is no class, or no pair is active.
     """
     if z.shape[1] != V.shape[1] or len(y) != len(z):
-        raise ValueError(f"z {z.shape}, V {V.shape} and y {y.shape} must be (t, m), (c, m) and (t,)")
+        raise ValueError(
+            f"z {z.shape}, V {V.shape} and y {y.shape} must be (t, m), (c, m) and (t,)"
+        )
     if not (z > 0).any() or y.min() < 0 or y.max() >= len(V):
-        raise ValueError(f"no active pair among {z.size}, or a label outside 0..{len(V) - 1}")
+        raise ValueError(
+            f"no active pair among {z.size}, or a label outside 0..{len(V) - 1}"
+        )
     raise NotImplementedError
 
 
@@ -265,7 +337,11 @@ grade("lazy_neuron.mean_active_gradient", mean_active_gradient)
 # %%
 rng = np.random.default_rng(0)
 slopes = [
-    mean_active_gradient(rng.normal(size=(256, 64)), rng.normal(size=(10, 64)), rng.integers(0, 10, size=256))
+    mean_active_gradient(
+        rng.normal(size=(256, 64)),
+        rng.normal(size=(10, 64)),
+        rng.integers(0, 10, size=256),
+    )
     for _ in range(200)
 ]
 fig, ax = figure(
@@ -275,10 +351,16 @@ fig, ax = figure(
 )
 ax.hist(slopes, bins=30, color=BLUE)
 ax.axvline(0, color=INK)
-ax.set(xlabel="mean gradient on active neurons, one random layer each", yticks=[], xlim=(-0.05, 0.4))
+ax.set(
+    xlabel="mean gradient on active neurons, one random layer each",
+    yticks=[],
+    xlim=(-0.05, 0.4),
+)
 ax.spines.left.set_visible(False)
 show(fig)
-print(f"mean over 200 random layers: {np.mean(slopes):.1f}, all positive: {min(slopes) > 0}")
+print(
+    f"mean over 200 random layers: {np.mean(slopes):.1f}, all positive: {min(slopes) > 0}"
+)
 
 # %% [markdown]
 # The gradient is positive, so descent lowers active units. Note what the argument does not use: the labels
@@ -297,7 +379,11 @@ print(f"mean over 200 random layers: {np.mean(slopes):.1f}, all positive: {min(s
 
 # %% exercise="lazy_neuron.topk_ffn" difficulty=2 importance=5 minutes=12
 def topk_ffn(
-    x: Float[np.ndarray, "t d"], K: Float[np.ndarray, "d m"], V: Float[np.ndarray, "d m"], *, k: int
+    x: Float[np.ndarray, "t d"],
+    K: Float[np.ndarray, "d m"],
+    V: Float[np.ndarray, "d m"],
+    *,
+    k: int,
 ) -> Float[np.ndarray, "t d"]:
     """f(x) = V Top_k(relu(K^T x)) for each of t tokens.
 
@@ -305,7 +391,9 @@ def topk_ffn(
     ValueError where k lies outside 0..m or the shapes of K and V differ.
     """
     if K.shape != V.shape or not 0 <= k <= K.shape[1]:
-        raise ValueError(f"K {K.shape} and V {V.shape} must agree, and k={k} lie in 0..{K.shape[1]}")
+        raise ValueError(
+            f"K {K.shape} and V {V.shape} must agree, and k={k} lie in 0..{K.shape[1]}"
+        )
     raise NotImplementedError
 
 
@@ -336,7 +424,11 @@ small = torch.from_numpy(windows[:8])
 def loss_at(k):
     limited = load("lm_relu", ffn=lambda x, w: fast.topk_relu(x @ w.up.T, k=k))
     logits = limited(small)[:, :-1]
-    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), small[:, 1:].long().flatten()))
+    return float(
+        torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), small[:, 1:].long().flatten()
+        )
+    )
 
 
 losses = {k: loss_at(k) for k in ks}
@@ -348,18 +440,34 @@ def draw(k=64):
     left.plot(ks, list(losses.values()), color=GREY)
     left.plot(k, losses[k], "o", color=BLUE, markersize=11)
     left.annotate(
-        f"{losses[k]:.2f}", (k, losses[k]), (0, 10), textcoords="offset points", ha="center", color=BLUE
+        f"{losses[k]:.2f}",
+        (k, losses[k]),
+        (0, 10),
+        textcoords="offset points",
+        ha="center",
+        color=BLUE,
     )
-    left.set(xscale="log", xlabel="k", ylabel="nats per byte", ylim=(0, 1.15 * max(losses.values())))
+    left.set(
+        xscale="log",
+        xlabel="k",
+        ylabel="nats per byte",
+        ylim=(0, 1.15 * max(losses.values())),
+    )
     left.set_xticks([1, 8, 64, 512], ["1", "8", "64", "512"])
     right.set_title("Arithmetic: one half stays")
     for row, share in enumerate((k / m, 1.0)):
         right.barh(row, 1, color="#eceff3")
         right.barh(row, share, color=BLUE if share < 1 else GREY)
         right.annotate(
-            f"{100 * share:.0f} %", (min(share, 0.86), row), (6, 0), textcoords="offset points", va="center"
+            f"{100 * share:.0f} %",
+            (min(share, 0.86), row),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
         )
-    right.set(yticks=[0, 1], yticklabels=["V, second", "K, first"], xlim=(0, 1), xticks=[])
+    right.set(
+        yticks=[0, 1], yticklabels=["V, second", "K, first"], xlim=(0, 1), xticks=[]
+    )
     right.spines[["left", "bottom"]].set_visible(False)
     return fig
 
@@ -372,7 +480,9 @@ explore(
 )
 harmless = min(k for k in ks if losses[k] < losses[m] + 0.01)
 print(f"smallest k on this grid that costs less than 0.01 nats: {harmless} of {m}")
-print(f"multiplications saved there, both matrices together: {100 * (1 - harmless / m) / 2:.0f} %")
+print(
+    f"multiplications saved there, both matrices together: {100 * (1 - harmless / m) / 2:.0f} %"
+)
 
 # %% [markdown]
 # However small $k$ is, half of the work stays: to know which neurons are active you multiply by all of $K$.
@@ -388,7 +498,9 @@ block = model.blocks[1].ffn
 x = activations(model, windows[:1], "blocks.1.ffn.x")["blocks.1.ffn.x"][0].detach()
 K, V = block.up.detach().T, block.down.detach()
 gathered, whole = fast.gather_ffn(x, K, V), torch.relu(x @ K) @ V.T
-share = float(fast.nonzero_stats(torch.relu(x @ K), torch.ones(len(x), dtype=torch.bool)).density)
+share = float(
+    fast.nonzero_stats(torch.relu(x @ K), torch.ones(len(x), dtype=torch.bool)).density
+)
 print(f"same output: {bool((gathered - whole).abs().max() < 1e-4)}")
 print(
     f"bytes of V read for one token: {share * V.numel() * 4 / 1024:.0f} KiB instead of {V.numel() * 4 / 1024:.0f}"

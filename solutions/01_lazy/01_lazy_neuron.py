@@ -7,13 +7,11 @@ from sparselab.lazy.lazy_neuron.reference import Stats
 
 
 def nonzero_stats(a: Float[np.ndarray, "t m"], real: Bool[np.ndarray, " t"]) -> Stats:
-    """Stats(density, per_token, firing_rate, dead) over the tokens that are real.
-
-    `a` holds activations after the ReLU; `real[t]` is False where token t is padding. ValueError where
-    `real` has another length than `a`, or no token is real.
-    """
+    """Everything follows from one boolean array."""
     if len(real) != len(a) or not real.any():
-        raise ValueError(f"{int(real.sum())} real tokens in {len(real)} flags for {len(a)} tokens")
+        raise ValueError(
+            f"{int(real.sum())} real tokens in {len(real)} flags for {len(a)} tokens"
+        )
     active = a[real] > 0
     return Stats(
         density=active.mean(),
@@ -23,30 +21,29 @@ def nonzero_stats(a: Float[np.ndarray, "t m"], real: Bool[np.ndarray, " t"]) -> 
     )
 
 
-def overall(density: Float[np.ndarray, " l"], width: Int[np.ndarray, " l"]) -> Float[np.ndarray, ""]:
-    """Active share of a whole model from each layer's share and its number of neurons.
-
-    Two layers, 50 % of 100 neurons and 10 % of 300: 50 + 30 of 400 are active, so 0.2.
-    ValueError where the lists differ in length or all widths are 0.
-    """
+def overall(
+    density: Float[np.ndarray, " l"], width: Int[np.ndarray, " l"]
+) -> Float[np.ndarray, ""]:
+    """A mean weighted by the widths."""
     if len(density) != len(width) or not width.any():
-        raise ValueError(f"{len(density)} densities and {len(width)} widths, {width.sum()} neurons in all")
+        raise ValueError(
+            f"{len(density)} densities, {len(width)} widths, {width.sum()} neurons"
+        )
     return (density * width).sum() / width.sum()
 
 
 def mean_active_gradient(
     z: Float[np.ndarray, "t m"], V: Float[np.ndarray, "c m"], y: Int[np.ndarray, " t"]
 ) -> Float[np.ndarray, ""]:
-    """Mean of dL/dz over the active (token, neuron) pairs, with logits V relu(z) and L the loss of ONE token.
-
-    `z` are pre-activations, `y` labels in 0..c-1. One token, one neuron, z = log 3, v = (1, 0), label 1:
-    logits (log 3, 0), softmax (3/4, 1/4), minus one-hot (3/4, -3/4), so the gradient is 3/4.
-    ValueError where shapes differ, a label is no class, or no pair is active.
-    """
+    """softmax minus one-hot, carried back through V to the active units."""
     if z.shape[1] != V.shape[1] or len(y) != len(z):
-        raise ValueError(f"z {z.shape}, V {V.shape} and y {y.shape} must be (t, m), (c, m) and (t,)")
+        raise ValueError(
+            f"z {z.shape}, V {V.shape} and y {y.shape} must be (t, m), (c, m) and (t,)"
+        )
     if not (z > 0).any() or y.min() < 0 or y.max() >= len(V):
-        raise ValueError(f"no active pair among {z.size}, or a label outside 0..{len(V) - 1}")
+        raise ValueError(
+            f"no active pair among {z.size}, or a label outside 0..{len(V) - 1}"
+        )
     logits = np.maximum(z, 0) @ V.T
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -55,15 +52,17 @@ def mean_active_gradient(
 
 
 def topk_ffn(
-    x: Float[np.ndarray, "t d"], K: Float[np.ndarray, "d m"], V: Float[np.ndarray, "d m"], *, k: int
+    x: Float[np.ndarray, "t d"],
+    K: Float[np.ndarray, "d m"],
+    V: Float[np.ndarray, "d m"],
+    *,
+    k: int,
 ) -> Float[np.ndarray, "t d"]:
-    """f(x) = V Top_k(relu(K^T x)) for each of t tokens.
-
-    A token with fewer than k positive activations keeps fewer; of equals the first stays.
-    ValueError where k lies outside 0..m or the shapes of K and V differ.
-    """
+    """All activations, all but the k largest of a token zeroed, then V."""
     if K.shape != V.shape or not 0 <= k <= K.shape[1]:
-        raise ValueError(f"K {K.shape} and V {V.shape} must agree, and k={k} lie in 0..{K.shape[1]}")
+        raise ValueError(
+            f"K {K.shape} and V {V.shape} must agree, and k={k} lie in 0..{K.shape[1]}"
+        )
     a = np.maximum(x @ K, 0)
     order = np.argsort(-a, axis=1, kind="stable")
     for token, neurons in enumerate(order):

@@ -47,6 +47,7 @@ def cases(rng):
         "fewer positive than k",
         dict(x=np.abs(x), K=np.abs(K) * np.where(np.arange(10) < 2, 1, -1), V=V, k=5),
     )
+    yield "topk_ffn", "none kept", dict(x=x, K=K, V=V, k=0)
     yield "topk_ffn", "all kept is the dense layer", dict(x=x, K=K, V=V, k=10)
     yield "topk_ffn", "one token", dict(x=x[:1], K=K, V=V, k=3)
     yield "topk_ffn", "as many tokens as neurons", dict(x=rng.normal(size=(10, 4)), K=K, V=V, k=4)
@@ -353,6 +354,13 @@ RIGHT = {
     "overall": [overall_by_counts],
     "topk_ffn": [ffn_by_loop],
     "mean_active_gradient": [gradient_by_differences],
+}
+
+EQUIVALENT = {
+    "topk_ffn": {
+        "K.shape != V.shape or not 0 <= k <= K.shape[1] => not 0 <= k <= K.shape[1] "
+        "(if K.shape != V.shape or not 0 <= k <= K.shape[1]:)": "the product with V refuses the shapes, too",
+    },
 }
 
 HINTS = {

@@ -22,7 +22,7 @@ def measure(seed: int) -> dict[str, float]:
     errors = {"wanda": [], "magnitude": []}
     for i, block in enumerate(model.blocks):
         name = f"blocks.{i}.ffn.hidden"
-        w, x, held_out = block.ffn.down.weight.detach(), seen[name].flatten(0, 1), unseen[name].flatten(0, 1)
+        w, x, held_out = block.ffn.down.detach(), seen[name].flatten(0, 1), unseen[name].flatten(0, 1)
         for rule, inputs in (("wanda", x), ("magnitude", torch.ones_like(x))):
             kept = fast.mask(w, inputs, n=2, m=4)
             dense = held_out @ w.T

@@ -1,0 +1,319 @@
+"""The command line: every command is a thin door to a function, and imports what it needs when it runs.
+
+Exit codes: 0 done; 1 a check that did not pass, an interruption, or a defect of sparselab; 2 something that
+the user can put right, told in one red line. SPARSELAB_DEBUG=1 shows the traceback behind that line.
+"""
+
+import os
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+UsageError = typer.BadParameter.__base__  # typer has its own copy of click's classes
+
+IN_EXTRA = {
+    "course": (
+        "torch", "safetensors", "jupyterlab", "ipywidgets", "matplotlib", "jupytext", "yaml", "nbclient",
+        "nbformat", "jupyter_client", "ipykernel", "IPython", "sklearn",
+    ),
+    "book": ("jupyter_book",),
+    "gpu": ("triton",),
+    "hub": ("transformers",),
+}  # fmt: skip
+
+
+class _Polite(TyperGroup):
+    """A command whose errors end as one line."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            _red("stopped; what was finished is kept")
+            raise typer.Exit(1) from None
+        except UsageError as error:
+            command = error.ctx.command_path if error.ctx else "sparselab"
+            _red(f"{error.format_message()} (see: {command} --help)")
+            raise typer.Exit(2) from None
+        except Exception as error:
+            line = _one_line(error)
+            if line is None or os.environ.get("SPARSELAB_DEBUG"):
+                traceback.print_exc()
+            _red(line or "this is a defect of sparselab, not of yours; please report it with the lines above")
+            raise typer.Exit(1 if line is None else 2) from None
+
+
+def _one_line(error: Exception) -> str | None:
+    """What the user needs to know about an error that the user can mend; None for a defect."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        missing = error.name.split(".")[0]
+        for extra, modules in IN_EXTRA.items():
+            if missing in modules:
+                return f'{missing} is not installed: pip install "sparselab\\[{extra}]"'
+        if missing in ("numpy", "jaxtyping"):
+            return f"{missing} is not installed: pip install {missing} (see: sparselab doctor)"
+        return None
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, ValueError | FileNotFoundError | ImportError):
+        return " ".join(str(error).split())
+    return None
+
+
+def _red(line: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(line, style="red")
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _table(columns: str, rows: list[tuple[str, ...]]):
+    from rich.table import Table
+
+    table = Table(*columns.split(), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    table.columns[0].no_wrap = True
+    table.columns[-2].overflow = "fold"
+    return table
+
+
+app = typer.Typer(
+    cls=_Polite,
+    help="Sparsity in neural networks: a course and a package.",
+    epilog="New here? [bold]sparselab start[/bold] opens the first lesson.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All, if none is named.")]
+
+
+@app.command(epilog="Example: sparselab start my-course 1.2")
+def start(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Your folder of notebooks.")] = Path(
+        "sparselab-course"
+    ),
+    lesson: Annotated[str, typer.Argument(metavar="LESSON", help="Number or name of a lesson.")] = "",
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser, or print the address.")
+    ] = True,
+    port: Annotated[
+        int | None, typer.Option(help="Port of JupyterLab, 8888 if it is free.", min=1, max=65535)
+    ] = None,
+    lab: Annotated[
+        bool, typer.Option("--lab/--no-lab", help="Start JupyterLab, or only prepare the folder.")
+    ] = True,
+) -> None:
+    """Make your folder of lessons, or bring it up to date, and open it in JupyterLab.
+
+    Run it again after an update: what you wrote stays.
+    """
+    from sparselab.course import lab as jupyterlab
+    from sparselab.course import lessons, workspace
+
+    course = lessons.load()
+    if not course:
+        raise ValueError("there are no lessons yet")
+    if not folder.exists() and not lesson and any(str(folder) == known.number for known in course):
+        raise ValueError(
+            f"{folder} is a lesson; its folder comes first: sparselab start sparselab-course {folder}"
+        )
+    opened = lessons.find(lesson, course) if lesson else course[0]
+    console = _console()
+    for line in workspace.prepare(folder, course):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(f"{len(course)} lesson{'s' * (len(course) != 1)} in {folder}", markup=False, soft_wrap=True)
+    if lab:
+        where = workspace.path_of(folder, opened)
+        raise typer.Exit(jupyterlab.serve(folder, open_at=where, browser=browser, port=port))
+
+
+@app.command("list", epilog="Example: sparselab list")
+def list_() -> None:
+    """Show all lessons and all methods."""
+    from sparselab.course import lessons
+    from sparselab.method import methods
+
+    course = [
+        (lesson.number, lesson.title, str(lesson.minutes), str(len(lesson.exercises)))
+        for lesson in lessons.load()
+    ]
+    systems = [
+        (
+            f"{method.family}/{method.name}",
+            method.title,
+            str(method.year),
+            method.paper,
+            " ".join(method.backends),
+        )
+        for method in methods()
+    ]
+    console = _console()
+    console.print(_table("lesson title minutes exercises", course), "")
+    console.print(_table("method title year paper code", systems))
+
+
+@app.command(epilog="Example: sparselab train tiny_lm --steps 200")
+def train(
+    name: Annotated[str, typer.Argument(help="A model of sparselab.train.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, if not the model's own number.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of data order and initial weights.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw the checkpoint away and begin again.")
+    ] = False,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a bar.")] = True,
+    weights: Annotated[Path | None, typer.Option(help="Write the trained weights into this folder.")] = None,
+) -> None:
+    """Train one of the small models that the lessons use."""
+    from sparselab import train as training
+
+    outcome = training.run(
+        name, out=out, steps=steps, seed=seed, resume=resume, restart=restart, progress=progress
+    )
+    _console().print(str(outcome), markup=False, soft_wrap=True)
+    if not outcome.finished:
+        raise typer.Exit(1)
+    if weights:
+        training.export(outcome.folder, weights)
+
+
+@app.command(epilog="Example: sparselab bench wanda --device cuda")
+def bench(
+    names: Names = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads of the CPU.", min=1)] = 2,
+    json: Annotated[Path | None, typer.Option(help="Write the measurements here.")] = None,
+) -> None:
+    """Time methods against the dense way and their peers, after the judge has passed them."""
+    from sparselab import bench as benchmark
+
+    benchmark.run(names or (), device=device, threads=threads, json=json)
+
+
+@app.command(epilog="Example: sparselab claim wanda --seeds 5")
+def claim(
+    names: Names = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep the results for the book.")] = True,
+) -> None:
+    """Measure the central claims of a paper at laptop size."""
+    from sparselab import claims
+    from sparselab.method import find, methods
+
+    console = _console()
+    as_declared = True
+    for method in [find(name) for name in names or ()] or [method for method in methods() if method.claims]:
+        measured = claims.measure(method, seeds=range(seeds))
+        if save:
+            claims.save([measured], claims.results_file())
+        for row in measured["claims"]:
+            as_declared &= row["holds"] == row["expected"]
+            verdict = "holds" if row["holds"] else "does not hold"
+            if row["holds"] != row["expected"]:
+                verdict += ", against its declaration"
+            spread = f"{row['median']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+            line = f"{measured['method']}: {row['text']}: {spread}, target {row['target']}: {verdict}"
+            console.print(line, markup=False, soft_wrap=True)
+    if not as_declared:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparselab audit wanda")
+def audit(names: Names = None) -> None:
+    """Hold the checks to account: right answers pass, each wrong one fails with its own hint."""
+    from sparselab import audit as gate
+    from sparselab import files
+    from sparselab.course import lessons
+    from sparselab.method import find, methods
+
+    console = _console()
+    written = {}
+    for lesson in lessons.load():
+        written |= lessons.functions(files.root(), lesson)
+    all_ok = True
+    for method in [find(name) for name in names or ()] or methods():
+        for op in method.part("checks").HINTS:
+            stub, solution = written.get(f"{method.name}.{op}", (None, None))
+            found = gate.audit(method, op, solution=solution, stub=stub)
+            all_ok &= found.ok
+            line = f"{found.exercise}: {found.killed} of {found.mutants} mutants noticed"
+            console.print(f"{'ok  ' if found.ok else 'FAIL'} {line}", markup=False, soft_wrap=True)
+            for fault in (*found.faults, *(f"not noticed: {survivor}" for survivor in found.survivors)):
+                console.print(f"     {fault}", markup=False, soft_wrap=True)
+    if not all_ok:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparselab build 1.1 | sparselab build --check")
+def build(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="LESSON...", help="All, if none is named.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say which solved notebooks are out of date.")
+    ] = False,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a bar.")] = True,
+) -> None:
+    """For authors: generate, run and store the solved notebooks."""
+    from sparselab.course import build as building
+
+    console = _console()
+    if not check:
+        for path in building.build(tuple(names or ()), progress=progress):
+            console.print(str(path), markup=False, soft_wrap=True)
+        return
+    outdated = building.stale()
+    for path, reason in outdated:
+        console.print(f"{path}: {reason}", markup=False, soft_wrap=True)
+    if outdated:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparselab book")
+def book() -> None:
+    """For authors: build the website."""
+    from sparselab import book as site
+
+    _console().print(str(site.build()), markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: sparselab doctor")
+def doctor() -> None:
+    """Say what is installed, what is missing, and how to mend it."""
+    from rich.table import Table
+
+    from sparselab import doctor as examination
+
+    found = examination.examine()
+    table = Table.grid(padding=(0, 2))
+    for finding in found:
+        mark = "[green]✓[/]" if finding.ok else "[red]✗[/]" if finding.required else "[yellow]–[/]"
+        table.add_row(mark, finding.what.replace("[", "\\["), finding.detail.replace("[", "\\["))
+    console = _console()
+    console.print(table)
+    mends = {finding.mend: finding for finding in found if not finding.ok and finding.mend}
+    for mend, finding in mends.items():
+        console.print(f"{finding.what}: {mend}", markup=False, soft_wrap=True)
+    if any(finding.required and not finding.ok for finding in found):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparselab version")
+def version() -> None:
+    """Print the version."""
+    from sparselab import __version__
+
+    print(__version__)  # noqa: T201

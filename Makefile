@@ -18,7 +18,7 @@ help:                              ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 lab: .venv/course.stamp            ## open JupyterLab on the student's copy of the lessons
-	OMP_NUM_THREADS=2 $(BIN)/python -m sparselab start student $(ARGS)
+	OMP_NUM_THREADS=2 $(BIN)/python -m sparselab start student 1.1 $(ARGS)
 
 test: .venv/all.stamp lint         ## everything that CI runs
 	$(BIN)/python -m sparselab build --check

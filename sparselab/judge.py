@@ -144,6 +144,27 @@ def _nested_difference(name: str, got: Any, want: Any, scores: Any, rtol: float,
     for path, one, other in pairs:
         if reason := _difference(path, one, other, scores, rtol, atol):
             return reason
+    return _parted(pairs, rtol, atol)
+
+
+def _parted(pairs: list[tuple[str, Any, Any]], rtol: float, atol: float) -> str | None:
+    """Indices are compared as sets and values in order: both may be right and yet not belong together."""
+    for idx_path, got_idx, want_idx in pairs:
+        if not idx_path.endswith("_idx"):
+            continue
+        mine, theirs = numpy(got_idx), numpy(want_idx)
+        for path, got, want in pairs if not np.array_equal(mine, theirs) else ():
+            if path == idx_path or np.shape(numpy(want)) != theirs.shape:
+                continue
+            for row in np.ndindex(theirs.shape[:-1]):
+                kept = [place for place in theirs[row].tolist() if place >= 0]
+                if len(set(kept)) < len(kept):  # a known mistake may repeat an index: it has no one value
+                    continue
+                value_at = dict(zip(theirs[row].tolist(), numpy(want)[row], strict=True))
+                for place, value in zip(mine[row].tolist(), numpy(got)[row], strict=True):
+                    if place < 0 or same(value, value_at.get(place, value), rtol=rtol, atol=atol):
+                        continue
+                    return f"{path.lstrip('.')}: {_brief(value)} does not belong to the index {place}"
     return None
 
 
@@ -402,11 +423,11 @@ def _broken_fact(checks: ModuleType, op: str, answer: Callable, kwargs: dict, go
 
 
 def _in_the_form_of(want: Any, got: Any) -> Any:
-    """`got` in NumPy, its tuple with the field names of `want`: facts speak of `got.density`."""
-    plain = map_leaves(numpy, got)
-    if hasattr(want, "_fields") and isinstance(plain, tuple | list) and len(plain) == len(want):
-        return type(want)(*plain)
-    return plain
+    """`got` in NumPy, its tuples with the field names of `want`: facts speak of `got.density`."""
+    if isinstance(want, tuple | list) and isinstance(got, tuple | list) and len(got) == len(want):
+        parts = [_in_the_form_of(w, g) for w, g in zip(want, got, strict=True)]
+        return type(want)(*parts) if hasattr(want, "_fields") else type(want)(parts)
+    return map_leaves(numpy, got)
 
 
 def _cause(checks: ModuleType, op: str, outcomes: list[tuple[dict, Any, bool]]) -> str:

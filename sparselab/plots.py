@@ -119,6 +119,29 @@ def _picture(fig: Figure) -> str:
 # ---------------------------------------------------------------- drawings that recur
 
 
+def note(
+    ax: Axes,
+    text: str,
+    x: float,
+    y: float,
+    *,
+    color: str = INK,
+    dx: float = 6,
+    dy: float = 0,
+    high: bool = False,
+    **style: Any,
+) -> None:
+    """Write `text` `dx` and `dy` points beside the point (x, y); with `high`, y goes from 0 to 1 of the axes."""
+    place = ax.get_xaxis_transform() if high else ax.transData
+    style = {
+        "weight": "bold",
+        "va": "center",
+        "ha": "left" if dx >= 0 else "right",
+        "annotation_clip": False,
+    } | style
+    ax.annotate(text, (x, y), (dx, dy), xycoords=place, textcoords="offset points", color=color, **style)
+
+
 def mask(ax: Axes, kept: np.ndarray, *, color: str = SPARSE, rows: str = "", columns: str = "") -> None:
     """A boolean mask as pixels, `kept` in colour, row 0 at the top; a small one shows its cells."""
     kept = np.asarray(kept)
@@ -162,11 +185,7 @@ def threshold(
     for side, shade in ((kept, color), (~kept, FAINT)):
         ax.bar(edges[:-1][side], heights[side], np.diff(edges)[side], align="edge", color=shade, linewidth=0)
     ax.axvline(cut, color=INK, linewidth=1.6)
-    ax.annotate(
-        f"{(values >= cut).mean():.1%} kept",
-        (cut, 0.97), (6, 0), xycoords=ax.get_xaxis_transform(), textcoords="offset points",
-        color=color, weight="bold", va="top",
-    )  # fmt: skip
+    note(ax, f"{(values >= cut).mean():.1%} kept", cut, 0.97, color=color, high=True, va="top")
     ax.spines.left.set_visible(False)
     ax.set(yticks=[], xlabel=unit)
 

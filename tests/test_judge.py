@@ -125,8 +125,22 @@ def test_without_scores_only_equal_sets_agree():
 
 def test_the_name_of_a_field_makes_it_a_selection():
     want = Pair(np.array([3.0, 2.0]), np.array([0, 2]))
-    assert judge.same(want._replace(kept_idx=np.array([2, 0])), want)
+    assert judge.same(
+        Pair(np.array([2.0, 2.0]), np.array([2, 0])), Pair(np.array([2.0, 2.0]), np.array([0, 2]))
+    )
     assert not judge.same(want._replace(values=np.array([2.0, 3.0])), want)
+
+
+def test_a_value_must_belong_to_the_index_beside_it():
+    want = Pair(np.array([3.0, 2.0]), np.array([0, 2]))
+    assert judge.same(Pair(np.array([3.0, 2.0]), np.array([0, 2])), want)
+    parted = Pair(np.array([3.0, 2.0]), np.array([2, 0]))
+    assert "3. does not belong to the index 2" in judge.difference(parted, want)
+
+
+def test_values_and_indices_may_tie_elsewhere():
+    want = Pair(np.array([3.0, 2.0]), np.array([0, 2]))
+    assert judge.same(Pair(np.array([3.0, 2.0]), np.array([0, 3])), want, scores=SCORES[0])
 
 
 # ---------------------------------------------------------------- kernels' tolerance

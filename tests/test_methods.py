@@ -108,7 +108,7 @@ def nudged(function, path):
 
 
 def nudge(leaf, path):
-    array = np.array(leaf)
+    array = np.array(leaf, order="C")  # reshape(-1) must be a view
     if not array.size:
         return leaf
     flat = array.reshape(-1)
@@ -204,6 +204,28 @@ def test_fast_keeps_float32_and_stays_close(method, op):
 def round_to_float32(leaf):
     is_float = isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f"
     return leaf.astype(np.float32).astype(np.float64) if is_float else leaf
+
+
+@each(OPS)
+def test_fields_hold_what_their_annotations_promise(method, op):
+    """beartype looks at a NamedTuple's class only; here the rank and dtype of each field are checked."""
+    for part in ("reference", "fast") if method.has("fast") else ("reference",):
+        function = getattr(method.part(part), op)
+        for label, kwargs in judge.cases(method, op):
+            if message(function, kwargs) is None:
+                broken = list(broken_fields(function(**judge.arguments(function, kwargs))))
+                assert broken == [], (part, label)
+
+
+def broken_fields(value):
+    if not hasattr(value, "_fields"):
+        return
+    for field, annotation in inspect.get_annotations(type(value)).items():
+        leaf = getattr(value, field)
+        leaf = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
+        if hasattr(annotation, "dim_str") and not isinstance(leaf, annotation):
+            yield f"{field} is {type(leaf).__name__} {getattr(leaf, 'shape', '')}, not {annotation.dim_str}"
+        yield from broken_fields(leaf)
 
 
 # ---------------------------------------------------------------- gradients

@@ -23,7 +23,6 @@ my_guess = 8  # percent
 
 # %% tags=["hide-input"]
 import inspect
-import json
 from statistics import NormalDist
 
 import numpy as np
@@ -33,9 +32,8 @@ from jaxtyping import Bool, Float
 from sparselab.claims import table
 from sparselab.course import grade, hint
 from sparselab.data import text
-from sparselab.files import results
 from sparselab.models import activations, load
-from sparselab.plots import BLUE, GREEN, GREY, INK, RED, explore, figure, show
+from sparselab.plots import BLUE, GREEN, GREY, INK, RED, explore, figure, note, show
 from sparselab.plots import threshold as histogram
 from sparselab.topk.exact import fast as exact_fast
 from sparselab.topk.exact import reference as exact
@@ -64,36 +62,22 @@ z = (x @ model.blocks[1].ffn.up.detach().T).double().numpy()  # one row per byte
 n = z.shape[1]
 k = round(0.08 * n)
 
+
+# %% tags=["hide-input"]
 row = z[200]
 cut = row.mean() + row.std() * NormalDist().inv_cdf(1 - k / n)
+kth = np.sort(row)[-k]
 fig, ax = figure(
     "Two averages nearly find the largest values",
-    alt="Histogram of one row of pre-activations; the tail above mean plus Q standard deviations is coloured, "
-    "and the exact k-th largest value lies close to that threshold",
+    alt="Histogram of one row of pre-activations; the tail above mean plus Q standard "
+    "deviations is coloured, and the exact k-th largest value lies close to that threshold",
     size=(7.6, 3.6),
 )
 histogram(ax, row, cut, unit=f"pre-activation of {n} neurons, one byte")
-kth = np.sort(row)[-k]
-ax.axvline(kth, color=RED, linestyle=":")
-ax.annotate(
-    "exact k-th value",
-    (kth, 0.55),
-    (6, 0),
-    xycoords=ax.get_xaxis_transform(),
-    textcoords="offset points",
-    color=RED,
-)
 ax.axvline(row.mean(), color=GREY, linewidth=1)
-ax.annotate(
-    "mean",
-    (row.mean(), 0.97),
-    (-6, 0),
-    xycoords=ax.get_xaxis_transform(),
-    textcoords="offset points",
-    color=GREY,
-    ha="right",
-    va="top",
-)
+note(ax, "mean", row.mean(), 0.94, dx=-6, color=GREY, high=True)
+ax.axvline(kth, color=RED, linestyle=":")
+note(ax, "exact k-th value", max(kth, cut), 0.6, color=RED, high=True)
 show(fig)
 
 # %% [markdown]
@@ -112,9 +96,10 @@ show(fig)
 
 # %% exercise="exact.mask" difficulty=1 importance=5 minutes=6
 def mask(x: Float[np.ndarray, "*b n"], *, k: int) -> Bool[np.ndarray, "*b n"]:
-    """True for the k largest values of each row (the last axis); of equals the lowest index, NaN before all.
+    """True for the k largest values of each row (the last axis); of equals the lowest index.
 
-    Works with any number of leading axes. ValueError where x has no axis or k lies outside 0..n.
+    Works with any number of leading axes; NaN ranks before every number. ValueError
+    where x has no axis or k lies outside 0..n.
     """
     if not x.shape or not 0 <= k <= x.shape[-1]:
         raise ValueError(f"k={k} must lie in 0..n for x of shape {x.shape}")
@@ -136,10 +121,11 @@ grade("exact.mask", mask)
 
 # %% exercise="threshold.calibrate" difficulty=2 importance=3 minutes=6
 def calibrate(x: Float[np.ndarray, "*b n"], *, k: int) -> Float[np.ndarray, ""]:
-    """The largest cut c for which x >= c keeps at least k entries per row on average over the sample.
+    """The largest cut c for which x >= c keeps at least k entries per row on average.
 
-    With r rows it is the (k r)-th largest value of the whole sample. Two rows (1, 5), (4, 2) and k = 1:
-    two entries in all, so c = 4. ValueError where k lies outside 1..n or the sample is empty.
+    With r rows it is the (k r)-th largest value of the whole sample. Two rows (1, 5),
+    (4, 2) and k = 1: two entries in all, so c = 4. ValueError where k lies outside 1..n
+    or the sample is empty.
     """
     raise NotImplementedError
 
@@ -156,32 +142,6 @@ half = len(z) // 2
 fixed = calibrate(z[:half], k=k)
 survivors = (z[half:] >= fixed).sum(axis=1)
 guessed = statistical.survivors(z[half:], k=k).sum(axis=1)
-
-fig, ax = figure(
-    "A fixed cut follows the text, two averages follow the row",
-    alt="Histograms of survivors per byte: wide for the fixed cut, narrower for mean plus Q standard deviations",
-    size=(7.6, 3.6),
-)
-bins = np.linspace(0, max(survivors.max(), guessed.max()), 50)
-ax.hist(survivors, bins, color=GREY, alpha=0.75)
-ax.hist(guessed, bins, color=BLUE, alpha=0.75)
-ax.axvline(k, color=INK)
-for label, place, color in (
-    (f"wanted: {k}", 0.95, INK),
-    ("fixed cut", 0.82, GREY),
-    ("two averages", 0.69, BLUE),
-):
-    ax.annotate(
-        label,
-        (0.98, place),
-        xycoords="axes fraction",
-        color=color,
-        weight="bold",
-        ha="right",
-    )
-ax.set(xlabel="survivors of one byte", yticks=[])
-ax.spines.left.set_visible(False)
-show(fig)
 low, high = np.percentile(survivors, [5, 95])
 print(f"fixed cut, middle nine tenths of the bytes: {low:.0f} to {high:.0f} survivors")
 low, high = np.percentile(guessed, [5, 95])
@@ -189,6 +149,26 @@ print(f"two averages:                               {low:.0f} to {high:.0f} surv
 print(
     f"your guess: {my_guess} %, two averages keep {100 * guessed.mean() / n:.1f} % of the neurons"
 )
+
+# %% tags=["hide-input"]
+fig, ax = figure(
+    "A fixed cut follows the text, two averages follow the row",
+    alt="Histograms of survivors per byte: wide for the fixed cut, narrower for mean plus Q "
+    "standard deviations",
+    size=(7.6, 3.6),
+)
+bins = np.linspace(0, max(survivors.max(), guessed.max()), 50)
+heights = [
+    ax.hist(counts, bins, color=color, alpha=0.75)[0]
+    for counts, color in ((survivors, GREY), (guessed, BLUE))
+]
+ax.axvline(k, color=INK)
+note(ax, f"wanted: {k}", k, 0.96, high=True)
+note(ax, "fixed cut", bins[30], heights[0][28] + 0.1 * max(heights[1]), color=GREY)
+note(ax, "two averages", k, 0.8, color=BLUE, high=True)
+ax.set(xlabel="survivors of one byte", yticks=[])
+ax.spines.left.set_visible(False)
+show(fig)
 
 # %% [markdown]
 # ## Two averages instead of a sort
@@ -212,11 +192,12 @@ def threshold(
     k: int,
     mask: Bool[np.ndarray, "*b n"] | None = None,
 ) -> Float[np.ndarray, "*b"]:
-    """theta = mean + std Q(1 - k/n) of each row, over its n VISIBLE entries (mask True; all without a mask).
+    """theta = mean + std Q(1 - k/n) of each row, over its n VISIBLE entries.
 
-    A row with at most k visible entries has theta = -inf: all of them survive. A visible NaN or infinity
-    makes theta NaN. (3, 1, 1, 3) and k = 2: mean 2, std 1, Q(1/2) = 0, so theta = 2.
-    ValueError unless 0 < k < the entries of a row, and where the mask has another shape than x.
+    The mask is True where an entry is visible; without one all are. A row with at most k
+    visible entries has theta = -inf: all of them survive. A visible NaN or infinity makes
+    theta NaN. (3, 1, 1, 3) and k = 2: mean 2, std 1, Q(1/2) = 0, so theta = 2. ValueError
+    unless 0 < k < the entries of a row, and where the mask has another shape than x.
     """
     visible = np.ones(x.shape, bool) if mask is None else mask
     if not x.shape or not 0 < k < x.shape[-1] or visible.shape != x.shape:
@@ -249,39 +230,18 @@ laws = {
 }
 
 
+# %% tags=["hide-input"]
 def draw(target=8):
-    fig, ax = figure(
-        "Asked for and kept",
-        alt="Bars of the share kept for five laws beside the share asked for",
-        size=(7.4, 3.4),
-    )
+    fig, ax = figure(size=(7.4, 3.2))
     for place, (name, rows) in enumerate(laws.items()):
         wanted = max(1, round(target / 100 * rows.shape[1]))
         kept = 100 * statistical.survivors(rows, k=wanted).mean()
         ax.barh(place, kept, color=GREEN if name == "network" else BLUE)
-        ax.annotate(
-            f"{kept:.1f} %",
-            (kept, place),
-            (5, 0),
-            textcoords="offset points",
-            va="center",
-        )
+        note(ax, f"{kept:.1f} %", max(kept, target), place)
     ax.axvline(target, color=INK)
-    ax.annotate(
-        f"asked for: {target} %",
-        (target, 1.0),
-        (5, 2),
-        xycoords=ax.get_xaxis_transform(),
-        textcoords="offset points",
-        va="bottom",
-    )
-    ax.set(
-        yticks=range(len(laws)),
-        yticklabels=list(laws),
-        xlim=(0, 1.6 * target + 3),
-        xlabel="percent kept",
-    )
-    ax.set_title("")
+    note(ax, f"asked for: {target} %", target, 1.05, dx=0, high=True)
+    ax.set(yticks=range(len(laws)), yticklabels=list(laws), xlabel="percent kept")
+    ax.set_xlim(0, 1.6 * target + 3)
     return fig
 
 
@@ -298,9 +258,9 @@ explore(
 
 # %% exercise="statistical.unfair_row" difficulty=2 importance=3 minutes=8
 def unfair_row(n: int, k: int) -> Float[np.ndarray, " n"]:
-    """n finite numbers of which the statistical threshold keeps fewer than k/2 or more than 2k.
+    """n finite numbers of which the threshold keeps fewer than k/2 or more than 2k.
 
-    No ties at the border, so that the k largest are well defined: the k-th value exceeds the next one.
+    No ties at the border: the k-th largest value exceeds the next one.
     """
     raise NotImplementedError
 

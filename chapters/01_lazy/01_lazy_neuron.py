@@ -107,8 +107,8 @@ show(fig)
 def nonzero_stats(a: Float[np.ndarray, "t m"], real: Bool[np.ndarray, " t"]) -> Stats:
     """Stats(density, per_token, firing_rate, dead) over the tokens that are real.
 
-    `a` holds activations after the ReLU; `real[t]` is False where token t is padding. ValueError where
-    `real` has another length than `a`, or no token is real.
+    `a` holds activations after the ReLU; `real[t]` is False where token t is padding.
+    ValueError where `real` has another length than `a`, or no token is real.
     """
     if len(real) != len(a) or not real.any():
         raise ValueError(
@@ -314,11 +314,12 @@ print(f"the deeper block is lazier: {bool(shares[-1, 1] < shares[-1, 0])}")
 def mean_active_gradient(
     z: Float[np.ndarray, "t m"], V: Float[np.ndarray, "c m"], y: Int[np.ndarray, " t"]
 ) -> Float[np.ndarray, ""]:
-    """Mean of dL/dz over the active (token, neuron) pairs, with logits V relu(z) and L the loss of ONE token.
+    """Mean of dL/dz over the active (token, neuron) pairs; L is the loss of ONE token.
 
-    `z` are pre-activations, `y` labels in 0..c-1. One token, one neuron, z = log 3, v = (1, 0), label 1:
-    logits (log 3, 0), softmax (3/4, 1/4), minus one-hot (3/4, -3/4), so the gradient is 3/4.
-    ValueError where shapes differ, a label is no class, or no pair is active.
+    Logits are V relu(z), `z` pre-activations, `y` labels in 0..c-1. One token, one neuron,
+    z = log 3, v = (1, 0), label 1: logits (log 3, 0), softmax (3/4, 1/4), minus one-hot
+    (3/4, -3/4), so the gradient is 3/4. ValueError where shapes differ, a label is no
+    class, or no pair is active.
     """
     if z.shape[1] != V.shape[1] or len(y) != len(z):
         raise ValueError(

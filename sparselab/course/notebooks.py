@@ -66,6 +66,8 @@ def _cell_metadata(cell: Cell | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if cell and cell.tags:
         found["tags"] = list(cell.tags)
+    if cell and "hide-input" in cell.tags:
+        found["jupyter"] = {"source_hidden": True}  # what JupyterLab reads; the book reads the tag
     if cell and cell.exercise:
         found["sparselab"] = {"exercise": cell.exercise.name, "function": cell.exercise.function}
     return found

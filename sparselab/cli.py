@@ -210,20 +210,22 @@ def claim(
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep the results for the book.")] = True,
 ) -> None:
     """Measure the central claims of a paper at laptop size."""
+    from rich.progress import track
+
     from sparselab import claims
     from sparselab.method import find, methods
 
     console = _console()
+    chosen = [find(name) for name in names or ()] or [method for method in methods() if method.claims]
     as_declared = True
-    for method in [find(name) for name in names or ()] or [method for method in methods() if method.claims]:
+    for method in track(chosen, "measuring", console=Console(stderr=True), transient=True):
         measured = claims.measure(method, seeds=range(seeds))
         if save:
             claims.save([measured], claims.results_file())
-        for row in measured["claims"]:
-            as_declared &= row["holds"] == row["expected"]
-            verdict = "holds" if row["holds"] else "does not hold"
-            if row["holds"] != row["expected"]:
-                verdict += ", against its declaration"
+        for row, declared in zip(measured["claims"], method.claims, strict=True):
+            verdict = claims.in_words(row, seeds)
+            if (verdict == "holds") != declared.reproduced:
+                as_declared, verdict = False, f"{verdict}, against its declaration"
             spread = f"{row['median']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
             line = f"{measured['method']}: {row['text']}: {spread}, target {row['target']}: {verdict}"
             console.print(line, markup=False, soft_wrap=True)
@@ -235,24 +237,15 @@ def claim(
 def audit(names: Names = None) -> None:
     """Hold the checks to account: right answers pass, each wrong one fails with its own hint."""
     from sparselab import audit as gate
-    from sparselab import files
-    from sparselab.course import lessons
-    from sparselab.method import find, methods
 
     console = _console()
-    written = {}
-    for lesson in lessons.load():
-        written |= lessons.functions(files.root(), lesson)
     all_ok = True
-    for method in [find(name) for name in names or ()] or methods():
-        for op in method.part("checks").HINTS:
-            stub, solution = written.get(f"{method.name}.{op}", (None, None))
-            found = gate.audit(method, op, solution=solution, stub=stub)
-            all_ok &= found.ok
-            line = f"{found.exercise}: {found.killed} of {found.mutants} mutants noticed"
-            console.print(f"{'ok  ' if found.ok else 'FAIL'} {line}", markup=False, soft_wrap=True)
-            for fault in (*found.faults, *(f"not noticed: {survivor}" for survivor in found.survivors)):
-                console.print(f"     {fault}", markup=False, soft_wrap=True)
+    for found in gate.run(names or ()):
+        all_ok &= found.ok
+        line = f"{found.exercise}: {found.killed} of {found.mutants} mutants noticed"
+        console.print(f"{'ok  ' if found.ok else 'FAIL'} {line}", markup=False, soft_wrap=True)
+        for fault in (*found.faults, *(f"not noticed: {survivor}" for survivor in found.survivors)):
+            console.print(f"     {fault}", markup=False, soft_wrap=True)
     if not all_ok:
         raise typer.Exit(1)
 

@@ -276,15 +276,15 @@ def test_audit_judges_the_lessons_own_solution_and_stub(course, monkeypatch):
     assert seen["mask"] == (None, None)
 
 
-@pytest.mark.parametrize("holds, code", [(True, 0), (False, 1)])
-def test_claim_measures_and_says_whether_it_holds(course, monkeypatch, holds, code):
+@pytest.mark.parametrize("held, code, said", [(3, 0, "holds"), (2, 1, "holds in 2 of 3 seeds, against its")])
+def test_claim_measures_and_says_whether_it_holds(course, monkeypatch, held, code, said):
     from sparselab import claims
 
-    row = dict(text="wins", median=1.0, low=0.5, high=2.0, target=">= 0.9", holds=holds, expected=True)
+    row = dict(text="wins", median=1.0, low=0.5, high=2.0, target=">= 0.9", seeds_that_hold=held)
     monkeypatch.setattr(claims, "measure", lambda method, seeds: {"method": method.name, "claims": [row]})
     monkeypatch.setattr(claims, "save", lambda *_: None)
     ran = invoke("claim", "wanda")
-    assert ran.exit_code == code and "wanda: wins: 1 (0.5 to 2), target >= 0.9:" in ran.stdout
+    assert ran.exit_code == code and f"wanda: wins: 1 (0.5 to 2), target >= 0.9: {said}" in ran.stdout
 
 
 @pytest.mark.parametrize("step, code", [(9, 0), (4, 1)])

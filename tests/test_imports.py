@@ -14,20 +14,23 @@ HEAVY = {"torch", "matplotlib", "numpy", "triton", "sklearn", "IPython", "typer"
 SHARED = {"models", "train", "bench", "plots", "course", "cli"}
 
 
-def imported(source: str) -> set[str]:
-    """Dotted names that a module imports anywhere in its text."""
+def imported(source: str, package: str = "") -> set[str]:
+    """Dotted names that a module of `package` imports anywhere in its text."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
+            module = ".".join(filter(None, (above, node.module)))
+            names |= {f"{module}.{alias.name}" for alias in node.names} | {module}
     return names
 
 
 def strangers(part: str, source: str, family: str, name: str) -> set[str]:
     """Imports that the layer `part` of method `family/name` may not have."""
-    return {n for n in imported(source) if not allowed(part, n, f"sparselab.{family}.{name}")}
+    package = f"sparselab.{family}.{name}"
+    return {n for n in imported(source, package) if not allowed(part, n, package)}
 
 
 def allowed(part: str, name: str, package: str) -> bool:
@@ -38,12 +41,15 @@ def allowed(part: str, name: str, package: str) -> bool:
         columns = {"reference": set(), "fast": {"torch"}, "kernel": {"torch", "triton"}, "checks": set()}
         common = {"numpy", "jaxtyping"} if part in {"reference", "checks"} else {"jaxtyping"}
         return top in STDLIB | common | columns[part]
-    if name in {"sparselab", package} or name.startswith(package + "."):
+    if name == "sparselab":
+        return True  # what is imported from it has a name of its own
+    if name == package or name.startswith(package + "."):
         return own_part(part, name.removeprefix(package).strip("."))
     if name.split(".")[1] in SHARED:
         return False
-    if name.split(".")[1] in {"topk", "formats"}:  # a primitive's same column
-        return name.count(".") < 3 or name.split(".")[3] == ("reference" if part == "checks" else part)
+    if name.split(".")[1] in {"topk", "formats"}:  # a primitive's own columns, as far as this one may see
+        visible = {"checks": {"reference"}, "kernel": {"kernel", "fast"}}.get(part, {part})
+        return name.count(".") < 3 or name.split(".")[3] in visible
     return name.split(".")[1] not in FAMILIES and (part != "reference" or "kernels" not in name)
 
 
@@ -74,7 +80,10 @@ def test_columns_never_mix(method, part):
         ("fast", "from sparselab.pruning.wanda import reference"),
         ("fast", "from sparselab.models import load"),
         ("kernel", "from sparselab.pruning.wanda import reference"),
+        ("fast", "from . import reference"),
+        ("fast", "from ..magnitude.fast import mask"),
         ("checks", "import torch"),
+        ("checks", "from sparselab import models"),
     ],
 )
 def test_the_guard_sees_a_mixed_column(part, line):
@@ -87,7 +96,9 @@ def test_the_guard_sees_a_mixed_column(part, line):
         ("reference", "import numpy as np"),
         ("reference", "from sparselab.topk.exact import reference as exact"),
         ("fast", "from sparselab.topk.exact import fast as exact"),
+        ("kernel", "from .fast import score"),
         ("checks", "from sparselab.pruning.wanda import reference"),
+        ("checks", "from sparselab import judge"),
     ],
 )
 def test_the_guard_lets_a_column_be_itself(part, line):
@@ -100,10 +111,9 @@ def test_shared_modules_import_no_method():
         relative = path.relative_to(PACKAGE)
         if relative.parts[0] in {*FAMILIES, "_course"}:
             continue
-        methods_used = {
-            n for n in imported(path.read_text(encoding="utf-8"))
-            if n.startswith("sparselab.") and n.split(".")[1] in FAMILIES
-        }  # fmt: skip
+        package = ".".join(("sparselab", *relative.parts[:-1]))
+        names = imported(path.read_text(encoding="utf-8"), package)
+        methods_used = {n for n in names if n.startswith("sparselab.") and n.split(".")[1] in FAMILIES}
         if methods_used:
             found[str(relative)] = methods_used
     assert found == {}

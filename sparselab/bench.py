@@ -1,0 +1,330 @@
+"""Time fast paths beside their peers: judged first, then in turns, with the floor the machine sets.
+
+A method's `bench.py` lists `CASES`. Each case runs on several laws of input, for the fastest code depends on
+them. Before any timing, the judge grades our function on its own cases, and every peer that promises the same
+answer must give it on the very input that is timed. Then all of them, and the machine's own reading and
+writing of as many bytes, take turns in one process; a slower moment of the machine hits all alike. Each call
+allocates its own output.
+"""
+
+import json as _json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparselab import judge
+from sparselab.files import machine, results, write_atomically
+from sparselab.method import FAMILIES, Method, find, methods
+
+SECONDS, ROUNDS = 2.0, 7  # per case and law: at least so many rounds, and for at least so long
+FLOOR, READ, WRITE, COMPUTE = "floor", "reading", "writing", "computing"
+SIDE = 1024  # of the matrix product that tells how fast the machine computes
+POLICY = "every call allocates its output, and finds its inputs where the last round left them; float32; ms"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another way to do the same; `same=False` where it gives another answer, and is timed for scale only."""
+
+    run: Callable[..., Any]
+    same: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One benchmark: `op` of the method's fast path on every law of `inputs`, beside `peers`.
+
+    `inputs[law](rng)` makes the arguments in NumPy; `read` and `written` are the bytes that any way moves,
+    `flops` what it must compute; `levels` are speed-ups over the first peer, by name, rising.
+    """
+
+    id: str
+    text: str
+    op: str
+    inputs: dict[str, Callable[[np.random.Generator], dict[str, Any]]]
+    peers: dict[str, Peer]
+    read: int
+    written: int = 0
+    flops: int = 0
+    levels: dict[str, float] = field(default_factory=dict)
+    rtol: float = 1e-4
+    atol: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one way took, in ms; `spread` is the 90th over the 10th percentile of the rounds."""
+
+    name: str
+    min: float
+    median: float
+    spread: float
+    gb_per_s: float
+    efficiency: float
+    speedup: float
+    same_answer: bool
+
+
+def run(
+    names: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    threads: int = 2,
+    json: Path | None = None,
+    progress: bool = True,
+    seconds: float = SECONDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """Benchmark methods or families (all without names), print a table for each case, save the results.
+
+    They go to `json`, or to `bench_<family>.json` among the book's results; a case measured again replaces
+    its entry, others stay. Raises ValueError for an unknown name, a device that is not there, and an answer
+    of ours or of a peer that is wrong: its case is not timed then.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    _check_device(device)
+    chosen = [(method, case) for method in select(names) for case in method.part("bench").CASES]
+    console, entries = Console(), []
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not progress)
+    with _threads(threads), bar:
+        task = bar.add_task("", total=sum(len(case.inputs) for _, case in chosen))
+        for method, case in chosen:
+            bar.update(task, description=f"{case.id} {method.name}: the judge")
+            gate(method)
+            entry = _entry(method, case, device, threads)
+            for law in case.inputs:
+                bar.update(task, description=f"{case.id} {method.name}: {law}")
+                entry["laws"][law] = [
+                    asdict(row) for row in measure(method, case, law, device, seconds, clock)
+                ]
+                bar.advance(task)
+            entry["load"].append(_load())
+            save(entry, json or results() / f"bench_{method.family}.json")
+            console.print(table(entry))
+            entries.append(entry)
+    return entries
+
+
+def select(names: Sequence[str]) -> list[Method]:
+    """The methods with a benchmark that `names` of methods and families mean; all of them without names.
+
+    Raises ValueError for an unknown name and for one without a benchmark.
+    """
+    found = []
+    for name in names or FAMILIES:
+        meant = [m for m in methods() if m.family == name] if name in FAMILIES else [find(name)]
+        timed = [m for m in meant if m.has("bench")]
+        if names and not timed:
+            raise ValueError(f"{name!r} has 0 benchmarks: there is no bench.py")
+        found += [m for m in timed if m not in found]
+    return found
+
+
+def gate(method: Method) -> None:
+    """ValueError, in the judge's words, unless the fast path is right in every case of every op."""
+    for op in method.ops:
+        grade = judge.grade(method, op, getattr(method.part("fast"), op))
+        if not grade.ok:
+            raise ValueError(f"{method.name} is not timed: " + " ".join(str(grade).split()))
+
+
+def measure(
+    method: Method, case: Case, law: str, device: str, seconds: float, clock: Callable[[], float]
+) -> list[Row]:
+    """Ours and the peers on one law of input: each checked, then timed in turns with the machine itself."""
+    ways = {"sparselab": Peer(getattr(method.part("fast"), case.op))}
+    if device == "cuda" and "triton" in method.backends and case.op in method.part("kernel").__all__:
+        ways["sparselab (Triton)"] = Peer(getattr(method.part("kernel"), case.op))
+    ways |= case.peers
+    given = _tensors(case.inputs[law](np.random.default_rng(0)), device)
+    ranks = getattr(method.part("checks"), "SCORES", {}).get(case.op)
+    scores = ranks(**given) if ranks else None
+    want = ways["sparselab"].run(**given)
+    for name, way in ways.items():
+        reason = judge.difference(way.run(**given), want, scores=scores, rtol=case.rtol, atol=case.atol)
+        if way.same and reason:
+            raise ValueError(f"{case.id} is not timed: on {law}, {name} and sparselab disagree: {reason}")
+    calls = {name: partial(way.run, **given) for name, way in ways.items()} | _machine_calls(case, device)
+    taken = take_turns(calls, seconds=seconds, clock=clock, wait=_wait(device))
+    floor = min(taken[READ]) + (min(taken[WRITE]) if case.written else 0)
+    if case.flops:
+        floor = max(floor, min(taken[COMPUTE]) * case.flops / (2 * SIDE**3))
+    base = min(taken[next(iter(case.peers), "sparselab")])
+    rows = [_row(name, way.same, taken[name], case, floor, base) for name, way in ways.items()]
+    return [*rows, _row(FLOOR, True, [floor], case, floor, base)]
+
+
+def _tensors(given: dict[str, Any], device: str) -> dict[str, Any]:
+    import torch
+
+    def tensor(a: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(a.astype(np.float32) if a.dtype.kind == "f" else a).to(device)
+
+    return judge.map_leaves(lambda a: tensor(a) if isinstance(a, np.ndarray) else a, given)
+
+
+def _machine_calls(case: Case, device: str) -> dict[str, Callable[[], Any]]:
+    """As many bytes read and written, and a matrix product, by torch itself: what the machine can do."""
+    import torch
+
+    calls = {READ: torch.ones(max(1, case.read // 4), device=device).sum}
+    if case.written:
+        calls[WRITE] = partial(torch.zeros, case.written // 4, device=device)
+    if case.flops:
+        square = torch.ones(SIDE, SIDE, device=device)
+        calls[COMPUTE] = partial(torch.mm, square, square)
+    return calls
+
+
+def take_turns(
+    calls: dict[str, Callable[[], Any]],
+    *,
+    seconds: float,
+    clock: Callable[[], float],
+    wait: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Milliseconds of every call in every round: A B C, A B C, ... after one round that does not count."""
+    taken = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    wait()
+    begin = clock()
+    while len(next(iter(taken.values()))) < ROUNDS or clock() - begin < seconds:
+        for name, call in calls.items():
+            start = clock()
+            call()
+            wait()
+            taken[name].append(1e3 * (clock() - start))
+    return taken
+
+
+def _row(name: str, same: bool, times: list[float], case: Case, floor: float, base: float) -> Row:
+    low, high = np.quantile(times, [0.1, 0.9])
+    best = min(times)
+    return Row(
+        name=name,
+        min=best,
+        median=statistics.median(times),
+        spread=float(high / low),
+        gb_per_s=(case.read + case.written) / best / 1e6,
+        efficiency=floor / best,
+        speedup=base / best,
+        same_answer=same,
+    )
+
+
+def _entry(method: Method, case: Case, device: str, threads: int) -> dict[str, Any]:
+    return {
+        "id": case.id,
+        "method": f"{method.family}/{method.name}",
+        "text": case.text,
+        "levels": case.levels,
+        "baseline": next(iter(case.peers), "sparselab"),
+        "policy": POLICY,
+        "device": _device_name(device),
+        "threads": threads,
+        "load": [_load()],
+        **machine(),
+        "laws": {},
+    }
+
+
+def level(entry: dict[str, Any], speedup: float) -> str:
+    """The highest level of the case that a speed-up reaches; a loss is called one."""
+    reached = [name for name, needed in entry["levels"].items() if speedup >= needed]
+    return reached[-1] if reached else "slower" if speedup < 1 else ""
+
+
+def table(entry: dict[str, Any]):
+    """A rich table of one entry: a row for each way on each law, losses included."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    load = " to ".join(f"{x:.1f}" for x in entry["load"])
+    grid = Table(
+        title=f"{entry['id']} {entry['method']}: {entry['text']}",
+        caption=f"{entry['device']}, threads: {entry['threads']}, load {load}; {entry['policy']}; "
+        f"{FLOOR}: the machine reads and writes as many bytes in the same rounds, and its share of min; "
+        f"ratio: {entry['baseline']} over this; *: gives another answer",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    grid.add_column("", no_wrap=True)
+    for column in ("min", "median", "p90/p10", "GB/s", "floor", "ratio"):
+        grid.add_column(column, justify="right", no_wrap=True)
+    grid.add_column("level", no_wrap=True)
+    for law, rows in entry["laws"].items():
+        grid.add_row(f"[bold]{law}")
+        for i, row in enumerate(rows):
+            grid.add_row(
+                row["name"] + ("" if row["same_answer"] else " *"),
+                f"{row['min']:.2f}",
+                f"{row['median']:.2f}",
+                f"{row['spread']:.2f}",
+                f"{row['gb_per_s']:.1f}",
+                f"{row['efficiency']:.0%}",
+                f"{row['speedup']:.2f}",
+                level(entry, row["speedup"]) if i == 0 else "",
+                end_section=i == len(rows) - 1,
+            )
+    return grid
+
+
+def save(entry: dict[str, Any], file: Path) -> None:
+    """Put one entry into `file` in place of the one with its id, device and threads; the others stay."""
+
+    def key(e: dict[str, Any]) -> tuple[str, str, int]:
+        return e["id"], e["device"], e["threads"]
+
+    known = _json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    kept = [e for e in known if key(e) != key(entry)]
+    write_atomically(file, _json.dumps(sorted([*kept, entry], key=key), indent=1) + "\n")
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device {device!r} is neither cpu nor cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: torch sees 0 GPUs here; use --device cpu")
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return "cpu" if device == "cpu" else torch.cuda.get_device_name()
+
+
+def _wait(device: str) -> Callable[[], None]:
+    import torch
+
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else float("nan")

@@ -1,0 +1,23 @@
+"""Small real models that take a method as a function, and the weights trained for them."""
+
+from .blocks import FFNWeights, bidirectional, causal
+from .lm import TinyLM
+from .points import activations, points, reaching
+from .sampling import generate
+from .vit import TinyViT
+from .weights import card, load, names
+
+__all__ = [
+    "FFNWeights",
+    "TinyLM",
+    "TinyViT",
+    "activations",
+    "bidirectional",
+    "card",
+    "causal",
+    "generate",
+    "load",
+    "names",
+    "points",
+    "reaching",
+]

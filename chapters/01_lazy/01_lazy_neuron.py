@@ -43,6 +43,7 @@ from sparselab.plots import (
     curves,
     explore,
     figure,
+    note,
     show,
     supports,
 )
@@ -63,6 +64,7 @@ passage = text.pydocs("held_out")[1000:1048]
 hidden = activations(model, passage[None], "blocks.1.ffn.hidden")
 active = (hidden["blocks.1.ffn.hidden"][0] > 0).numpy()
 
+# %% tags=["hide-input"]
 fig, ax = figure(
     "Each byte wakes its own few neurons",
     alt="Dots for the active neurons, of 128, over 48 bytes of text: every column has few dots, and "
@@ -145,43 +147,30 @@ def layer_stats(network, batch):
 
 trained, before = layer_stats(model, windows), layer_stats(untrained, windows)
 layers = np.arange(1, len(trained) + 1)
+for layer, stats in zip(layers, trained, strict=True):
+    share, dead = 100 * stats.density, int(stats.dead)
+    print(f"layer {layer}: {share:.0f} % active, {dead} dead on {windows.size} bytes")
 
+# %% tags=["hide-input"]
 fig, ax = figure(
     "Training silences most of the network",
-    alt="Active share of each layer: near 50 percent before training, far below it after, in every layer",
+    alt="Active share of each layer: near 50 percent before training, far below it after, "
+    "in every layer",
     size=(7, 3.8),
 )
-ax.set(
-    yscale="log",
-    ylim=(1, 100),
-    xticks=layers,
-    xlabel="layer",
-    ylabel="active neurons, percent",
-)
+ax.set(yscale="log", ylim=(1, 100), xticks=layers, xlabel="layer")
+ax.set_ylabel("active neurons, percent")
 ax.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
 ax.axhline(my_guess, color=INK, linestyle=":", linewidth=1.5)
-ax.annotate(
-    "your guess", (layers[-1], my_guess), (0, 4), textcoords="offset points", ha="right"
-)
+note(ax, "your guess", layers[-1], my_guess, dx=-8, dy=8, weight="normal")
 for stats, color, name in (
     (before, GREY, "before training"),
     (trained, BLUE, "trained"),
 ):
     shares = [100 * s.density for s in stats]
     ax.plot(layers, shares, "o", color=color, markersize=10)
-    ax.annotate(
-        name,
-        (layers[0], shares[0]),
-        (10, 8),
-        textcoords="offset points",
-        color=color,
-        weight="bold",
-    )
+    note(ax, name, layers[0], shares[0], dx=10, dy=10, color=color)
 show(fig)
-for layer, stats in zip(layers, trained, strict=True):
-    print(
-        f"layer {layer}: {100 * stats.density:.0f} % active, {int(stats.dead)} dead on {windows.size} bytes"
-    )
 
 # %% [markdown]
 # Layers differ, so one number for a model hides something. If you must give one, give the right one: a wide
@@ -219,11 +208,19 @@ print(
 
 # %%
 rates = [np.sort(s.firing_rate)[::-1] for s in trained]
+busy = np.concatenate(rates) > 0.1
+dead = np.concatenate(rates) == 0
+print(f"neurons that fire on more than 10 % of the bytes: {100 * busy.mean():.0f} %")
+print(
+    f"neurons that never fire on these {windows.size} bytes: {100 * dead.mean():.1f} %"
+)
+
+# %% tags=["hide-input"]
 order = np.argsort([s.density for s in trained])
 fig, ax = figure(
     "Hardly a neuron is dead, and few work often",
-    alt="Firing rate of each neuron, sorted, on a log axis: a steep fall at the left, a long slope over two "
-    "powers of ten, and hardly any neuron at zero",
+    alt="Firing rate of each neuron, sorted, on a log axis: a steep fall at the left, a long "
+    "slope over two powers of ten, and hardly any neuron at zero",
     size=(7.4, 3.8),
 )
 ax.set(yscale="log", ylim=(1e-4, 1), xlim=(0, len(rates[0])))
@@ -231,26 +228,21 @@ ax.set(xlabel="neuron, by falling firing rate", ylabel="share of bytes it fires 
 for layer in order:
     color = {order[0]: BLUE, order[-1]: RED}.get(layer, FAINT)
     ax.plot(np.where(rates[layer] > 0, rates[layer], np.nan), color=color)
-for layer, color, word, side in (
-    (order[0], BLUE, "laziest", -18),
-    (order[-1], RED, "busiest", 8),
+middle = len(rates[0]) // 2
+for layer, color, word, dy in (
+    (order[0], BLUE, "laziest", -14),
+    (order[-1], RED, "busiest", 12),
 ):
-    at = len(rates[layer]) // 2
-    ax.annotate(
+    note(
+        ax,
         f"{word}: layer {layer + 1}",
-        (at, rates[layer][at]),
-        (0, side),
-        textcoords="offset points",
+        middle,
+        rates[layer][middle],
+        dx=0,
+        dy=dy,
         color=color,
-        weight="bold",
     )
 show(fig)
-busy = np.concatenate(rates) > 0.1
-dead = np.concatenate(rates) == 0
-print(f"neurons that fire on more than 10 % of the bytes: {100 * busy.mean():.0f} %")
-print(
-    f"neurons that never fire on these {windows.size} bytes: {100 * dead.mean():.1f} %"
-)
 
 # %% [markdown]
 # Whom a byte wakes depends on the byte. That is what makes the phenomenon useful, and awkward: the saving
@@ -267,12 +259,15 @@ print(
 steps, shares = [], []
 dense = claim.train(
     seed=0,
-    steps=1000,
+    steps=600,
     every=50,
     report=lambda step, density: (steps.append(step), shares.append(density)),
 )
 shares = np.array(shares)
+print(f"at step 0: {100 * shares[0, 0]:.0f} % and {100 * shares[0, 1]:.0f} %")
+print(f"the deeper block is lazier: {bool(shares[-1, 1] < shares[-1, 0])}")
 
+# %% tags=["hide-input"]
 fig, ax = figure(
     f"Half the neurons that were awake are silent by step {steps[int((shares.mean(1) < 0.25).argmax())]}",
     alt="Active share of two blocks against training step: both start at one half and fall at once, the "
@@ -283,12 +278,10 @@ ax.set(
     xlabel="training step",
     ylabel="active neurons, percent",
     ylim=(0, 55),
-    xlim=(0, 1000),
+    xlim=(0, 600),
 )
 curves(ax, steps, {"block 1": 100 * shares[:, 0], "block 2": 100 * shares[:, 1]})
 show(fig)
-print(f"at step 0: {100 * shares[0, 0]:.0f} % and {100 * shares[0, 1]:.0f} %")
-print(f"the deeper block is lazier: {bool(shares[-1, 1] < shares[-1, 0])}")
 
 # %% [markdown]
 # (A). The start at 50 % is no accident: the weights are symmetric, so each pre-activation is positive with
@@ -345,23 +338,22 @@ slopes = [
     )
     for _ in range(200)
 ]
+print(f"mean over 200 random layers: {np.mean(slopes):.1f}")
+print(f"positive in every one: {min(slopes) > 0}")
+
+# %% tags=["hide-input"]
 fig, ax = figure(
     "At the start, descent pushes active neurons down",
-    alt="Histogram of the mean gradient on active units over 200 random layers: all to the right of zero",
+    alt="Histogram of the mean gradient on active units over 200 random layers: all to the "
+    "right of zero",
     size=(7, 3),
 )
 ax.hist(slopes, bins=30, color=BLUE)
 ax.axvline(0, color=INK)
-ax.set(
-    xlabel="mean gradient on active neurons, one random layer each",
-    yticks=[],
-    xlim=(-0.05, 0.4),
-)
+ax.set(xlabel="mean gradient on active neurons, one random layer each")
+ax.set(yticks=[], xlim=(-0.05, 0.4))
 ax.spines.left.set_visible(False)
 show(fig)
-print(
-    f"mean over 200 random layers: {np.mean(slopes):.1f}, all positive: {min(slopes) > 0}"
-)
 
 # %% [markdown]
 # The gradient is positive, so descent lowers active units. Note what the argument does not use: the labels
@@ -433,39 +425,27 @@ def loss_at(k):
 
 
 losses = {k: loss_at(k) for k in ks}
+harmless = min(k for k in ks if losses[k] < losses[m] + 0.01)
+saved = 100 * (1 - harmless / m) / 2
+print(f"smallest k on this grid that costs less than 0.01 nats: {harmless} of {m}")
+print(f"multiplications saved there, both matrices together: {saved:.0f} %")
 
 
+# %% tags=["hide-input"]
 def draw(k=64):
     fig, (left, right) = figure(size=(8.6, 3.4), cols=2)
     left.set_title("Loss: flat until k is small")
+    left.set(xscale="log", xlabel="k", ylabel="nats per byte")
+    left.set_ylim(0, 1.15 * max(losses.values()))
+    left.set_xticks([1, 8, 64, 512], ["1", "8", "64", "512"])
     left.plot(ks, list(losses.values()), color=GREY)
     left.plot(k, losses[k], "o", color=BLUE, markersize=11)
-    left.annotate(
-        f"{losses[k]:.2f}",
-        (k, losses[k]),
-        (0, 10),
-        textcoords="offset points",
-        ha="center",
-        color=BLUE,
-    )
-    left.set(
-        xscale="log",
-        xlabel="k",
-        ylabel="nats per byte",
-        ylim=(0, 1.15 * max(losses.values())),
-    )
-    left.set_xticks([1, 8, 64, 512], ["1", "8", "64", "512"])
+    note(left, f"{losses[k]:.2f}", k, losses[k], dx=0, dy=14, color=BLUE, ha="center")
     right.set_title("Arithmetic: one half stays")
     for row, share in enumerate((k / m, 1.0)):
-        right.barh(row, 1, color="#eceff3")
+        right.barh(row, 1, color=FAINT)
         right.barh(row, share, color=BLUE if share < 1 else GREY)
-        right.annotate(
-            f"{100 * share:.0f} %",
-            (min(share, 0.86), row),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-        )
+        note(right, f"{100 * share:.0f} %", min(share, 0.86), row)
     right.set(
         yticks=[0, 1], yticklabels=["V, second", "K, first"], xlim=(0, 1), xticks=[]
     )
@@ -478,11 +458,6 @@ explore(
     alt="Loss against k beside the share of multiplications of the two matrices: the loss is flat down to "
     "small k, and only the second matrix gets cheaper",
     k=ks,
-)
-harmless = min(k for k in ks if losses[k] < losses[m] + 0.01)
-print(f"smallest k on this grid that costs less than 0.01 nats: {harmless} of {m}")
-print(
-    f"multiplications saved there, both matrices together: {100 * (1 - harmless / m) / 2:.0f} %"
 )
 
 # %% [markdown]
@@ -503,9 +478,8 @@ share = float(
     fast.nonzero_stats(torch.relu(x @ K), torch.ones(len(x), dtype=torch.bool)).density
 )
 print(f"same output: {bool((gathered - whole).abs().max() < 1e-4)}")
-print(
-    f"bytes of V read for one token: {share * V.numel() * 4 / 1024:.0f} KiB instead of {V.numel() * 4 / 1024:.0f}"
-)
+kib = V.numel() * V.element_size() / 1024
+print(f"V read for one token: {share * kib:.0f} KiB instead of {kib:.0f}")
 
 # %% [markdown]
 # One neuron should lie in one contiguous row: store $V^\top$, and `torch.nn.functional.embedding_bag` sums

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparselab.topk.exact import fast as exact
+
 __all__ = ["nonzero_stats", "overall", "topk_relu", "topk_ffn", "gather_ffn", "mean_active_gradient"]
 
 
@@ -43,11 +45,7 @@ def overall(density: Float[Tensor, " l"], width: Int[Tensor, " l"]) -> Float[Ten
 def topk_relu(z: Float[Tensor, "*b m"], *, k: int) -> Float[Tensor, "*b m"]:
     if not 0 <= k <= z.shape[-1]:
         raise ValueError(f"k={k} must lie in 0..{z.shape[-1]}, the number of neurons")
-    a = F.relu(z)
-    if k == z.shape[-1]:
-        return a
-    kept = a.detach().sort(dim=-1, descending=True, stable=True).indices[..., :k]
-    return torch.zeros_like(a).scatter(-1, kept, a.gather(-1, kept))
+    return exact.keep(F.relu(z), k=k)
 
 
 def topk_ffn(

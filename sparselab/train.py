@@ -118,6 +118,7 @@ def digits() -> Task:
 
 
 def lm(**kwargs) -> Callable[[], nn.Module]:
+    """Makes the language model of every text recipe, so that these differ in their feed-forward only."""
     return lambda: TinyLM(width=128, layers=6, heads=4, context=256, dropout=0.2, **kwargs)
 
 

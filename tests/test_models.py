@@ -83,6 +83,15 @@ def cos_sin(angle):
     return np.cos(angle), np.sin(angle)
 
 
+def test_attention_sees_distances_only(lm):
+    seen = activations(lm, [[5] * 9], ["blocks.0.attention.q", "blocks.0.attention.k"])
+    scores = torch.matmul(*(x if name.endswith("q") else x.mT for name, x in seen.items()))[0, 0]
+    for distance in range(-8, 1):
+        diagonal = scores.diagonal(distance)
+        assert judge.same(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-4, atol=1e-6)
+    assert not judge.same(scores[8], scores[8, :1].expand(9), rtol=1e-3)
+
+
 def test_the_vit_sees_where_a_patch_lies():
     image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert not judge.same(vit()(image), vit()(image.flip(1)), rtol=1e-4, atol=1e-6)
@@ -255,6 +264,14 @@ def test_writing_draws_from_the_softmax(lm):
         cut = generate(lm, b"\x00", n=100, temperature=1.0, top_p=0.6)[1:]
     assert len(counts) == 4 and counts.min() > 60
     assert set(cut) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("temperature", "chance"), [(1.0, 0.269), (0.5, 0.119), (4.0, 0.438)])
+def test_temperature_flattens_the_softmax(lm, temperature, chance):
+    logits = torch.full((40,), -1000.0).index_put((torch.tensor([0, 1]),), torch.tensor([0.0, -1.0]))
+    with reaching(lm, {"logits": lambda x: logits.expand_as(x)}):
+        written = generate(lm, b"\x00", n=600, temperature=temperature)[1:]
+    assert abs(np.mean(list(written)) - chance) < 0.06
 
 
 @pytest.mark.parametrize(

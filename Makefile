@@ -63,5 +63,5 @@ $(BIN)/pip: | $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin
 	touch $@
 
 .venv/all.stamp: pyproject.toml constraints.txt | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet -e ".[course,book,test,gpu]"
+	$(BIN)/python -m pip install --quiet -e ".[course,book,test,gpu,class]"
 	touch $@ .venv/course.stamp

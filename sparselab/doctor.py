@@ -21,6 +21,7 @@ EXTRAS = {
     "gpu": "Triton kernels, on a GPU or in its interpreter",
     "book": "building the site",
     "test": "running the tests",
+    "class": "grading a class on several machines",
     "hub": "loading published checkpoints",
 }
 

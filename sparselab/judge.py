@@ -301,7 +301,7 @@ class Grade:
 
 
 @dataclass(frozen=True)
-class _Raised:
+class Raised:
     """An exception as an outcome: it equals another of the same type."""
 
     error: Exception
@@ -362,12 +362,12 @@ def grade(method: Method, op: str, answer: Callable, *, seed: int = 0, attempt: 
     definition = getattr(method.part("reference"), op, None)
     results, outcomes, broken = [], [], ""
     for label, kwargs in cases(method, op, seed=seed):
-        got = _outcome(answer, kwargs)
-        if isinstance(got, _Raised) and isinstance(got.error, NotImplementedError):
+        got = outcome(answer, kwargs)
+        if isinstance(got, Raised) and isinstance(got.error, NotImplementedError):
             return Grade(
                 name, (Result(label, "not written yet"),), hints=tuple(hints(method, op)), unwritten=True
             )
-        want = _outcome(definition, kwargs) if definition else None
+        want = outcome(definition, kwargs) if definition else None
         problem = _problem(checks, op, kwargs, got, want) if definition else ""
         fact = _broken_fact(checks, op, answer, kwargs, got, want)
         if fact and not problem:
@@ -387,28 +387,28 @@ def grade(method: Method, op: str, answer: Callable, *, seed: int = 0, attempt: 
 
 
 def _problem(checks: ModuleType, op: str, kwargs: dict, got: Any, want: Any) -> str:
-    if isinstance(want, _Raised):
+    if isinstance(want, Raised):
         if not isinstance(want.error, ValueError):
             raise want.error  # the definition itself is broken
         expected = f"a {type(want.error).__name__} ({' '.join(str(want.error).split())})"
-        if not isinstance(got, _Raised):
+        if not isinstance(got, Raised):
             return f"you returned {_kind(got)}, expected {expected}"
         if isinstance(got.error, type(want.error)) or _from_shape_checker(got.error):
             return ""
         return f"{got.line}, expected {expected}"
-    if isinstance(got, _Raised):
+    if isinstance(got, Raised):
         return got.line
     return difference(got, want, scores=_scores(checks, op, kwargs)) or ""
 
 
 def _broken_fact(checks: ModuleType, op: str, answer: Callable, kwargs: dict, got: Any, want: Any) -> str:
     """The label of the first fact that this answer breaks."""
-    if isinstance(got, _Raised):
+    if isinstance(got, Raised):
         return ""
 
     def call(**changed: Any) -> Any:
-        out = _outcome(answer, {**kwargs, **changed})
-        if isinstance(out, _Raised):
+        out = outcome(answer, {**kwargs, **changed})
+        if isinstance(out, Raised):
             raise out.error
         return _in_the_form_of(want, out)
 
@@ -433,21 +433,19 @@ def _in_the_form_of(want: Any, got: Any) -> Any:
 def _cause(checks: ModuleType, op: str, outcomes: list[tuple[dict, Any, bool]]) -> str:
     """The hint of the known wrong answer that gives what this answer gives, in every case."""
     for hint, wrong in checks.WRONG.get(op, ()):
-        if all(_alike(checks, op, kwargs, got, _outcome(wrong, kwargs)) for kwargs, got, _ in outcomes):
+        if all(_alike(checks, op, kwargs, got, outcome(wrong, kwargs)) for kwargs, got, _ in outcomes):
             return hint
     # Nothing agrees everywhere: an answer may be wrong in one more way than those we know.
     for hint, wrong in checks.WRONG.get(op, ()):
-        failed = [(kwargs, got) for kwargs, got, bad in outcomes if bad and not isinstance(got, _Raised)]
-        if failed and all(_alike(checks, op, kwargs, got, _outcome(wrong, kwargs)) for kwargs, got in failed):
+        failed = [(kwargs, got) for kwargs, got, bad in outcomes if bad and not isinstance(got, Raised)]
+        if failed and all(_alike(checks, op, kwargs, got, outcome(wrong, kwargs)) for kwargs, got in failed):
             return hint
     return ""
 
 
 def _alike(checks: ModuleType, op: str, kwargs: dict, got: Any, other: Any) -> bool:
-    if isinstance(got, _Raised) or isinstance(other, _Raised):
-        return (
-            isinstance(got, _Raised) and isinstance(other, _Raised) and type(got.error) is type(other.error)
-        )
+    if isinstance(got, Raised) or isinstance(other, Raised):
+        return isinstance(got, Raised) and isinstance(other, Raised) and type(got.error) is type(other.error)
     return same(got, other, scores=_scores(checks, op, kwargs))
 
 
@@ -469,18 +467,19 @@ def arguments(
     return {name: _convert(v, annotations.get(name), torch, dtype, device) for name, v in kwargs.items()}
 
 
-def _outcome(function: Callable, kwargs: dict[str, Any]) -> Any:
+def outcome(function: Callable, kwargs: dict[str, Any]) -> Any:
+    """What a call gives: its answer, or `Raised` with what it raised; an input changed in place is raised, too."""
     given = arguments(function, kwargs)
     try:
         out = function(**given)
     except Exception as error:  # an answer may raise anything; that is its outcome
-        return _Raised(_at_the_door(function, kwargs) or error)
+        return Raised(_at_the_door(function, kwargs) or error)
     for name, value in given.items():
         for (path, now), (_, before) in zip(leaves(value, name), leaves(kwargs[name], name), strict=True):
             if isinstance(before, np.ndarray) and not np.array_equal(
                 numpy(now), before, equal_nan=before.dtype.kind == "f"
             ):
-                return _Raised(RuntimeError(f"the input {path} was changed in place; work on a copy"))
+                return Raised(RuntimeError(f"the input {path} was changed in place; work on a copy"))
     return out
 
 

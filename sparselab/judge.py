@@ -18,7 +18,7 @@ import numpy as np
 from sparselab.method import Method, find, methods, unknown
 
 RTOL, ATOL = 1e-9, 1e-12
-SHOWN = 24  # an array with at most so many entries is shown whole
+SHOWN = 12  # an array with at most so many entries is shown whole
 
 
 # ---------------------------------------------------------------- two answers
@@ -374,7 +374,7 @@ def grade(method: Method, op: str, answer: Callable, *, seed: int = 0, attempt: 
             problem = f"it does not hold that {fact}"
         broken = broken or (fact if problem else "")
         results.append(Result(label, problem))
-        outcomes.append((kwargs, got, bool(problem)))
+        outcomes.append((kwargs, got, bool(problem) and not isinstance(want, Raised)))
     return Grade(
         name,
         tuple(results),
@@ -435,7 +435,7 @@ def _cause(checks: ModuleType, op: str, outcomes: list[tuple[dict, Any, bool]]) 
     for hint, wrong in checks.WRONG.get(op, ()):
         if all(_alike(checks, op, kwargs, got, outcome(wrong, kwargs)) for kwargs, got, _ in outcomes):
             return hint
-    # Nothing agrees everywhere: an answer may be wrong in one more way than those we know.
+    # Nothing agrees everywhere: an answer may also lack a refusal, or be wrong in one way more than we know.
     for hint, wrong in checks.WRONG.get(op, ()):
         failed = [(kwargs, got) for kwargs, got, bad in outcomes if bad and not isinstance(got, Raised)]
         if failed and all(_alike(checks, op, kwargs, got, outcome(wrong, kwargs)) for kwargs, got in failed):
@@ -468,7 +468,7 @@ def arguments(
 
 
 def outcome(function: Callable, kwargs: dict[str, Any]) -> Any:
-    """What a call gives: its answer, or `Raised` with what it raised; an input changed in place is raised, too."""
+    """What a call gives: its answer, or `Raised` with its error; an input changed in place is one, too."""
     given = arguments(function, kwargs)
     try:
         out = function(**given)

@@ -131,7 +131,7 @@ def note(
     high: bool = False,
     **style: Any,
 ) -> None:
-    """Write `text` `dx` and `dy` points beside the point (x, y); with `high`, y goes from 0 to 1 of the axes."""
+    """Write `text` beside the point (x, y), `dx` and `dy` points away; `high`: y counts from 0 to 1."""
     place = ax.get_xaxis_transform() if high else ax.transData
     style = {
         "weight": "bold",

@@ -228,6 +228,16 @@ def test_the_cause_is_the_mistake_that_was_made():
     assert grade.cause == "without the input norm this is magnitude pruning"
 
 
+def test_a_missing_refusal_does_not_hide_the_cause():
+    def careless(w, x, *, n, m):
+        groups = np.abs(w).reshape(len(w), -1, m) if m and w.shape[1] % m == 0 else np.abs(w)[:, None]
+        order = np.argsort(-groups, axis=-1, kind="stable")
+        return (np.argsort(order, axis=-1, kind="stable") < n).reshape(w.shape)
+
+    grade = judge.grade(find("wanda"), "mask", careless)
+    assert grade.cause == "without the input norm this is magnitude pruning"
+
+
 def test_an_unknown_mistake_has_no_cause_but_a_broken_fact():
     grade = judge.grade(find("wanda"), "mask", lambda w, x, *, n, m: np.zeros(w.shape, bool))
     assert grade.cause == ""

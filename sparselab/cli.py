@@ -1,11 +1,13 @@
 """The command line: every command is a thin door to a function, and imports what it needs when it runs.
 
 Exit codes: 0 done; 1 a check that did not pass, an interruption, or a defect of sparselab; 2 something that
-the user can put right, told in one red line. SPARSELAB_DEBUG=1 shows the traceback behind that line.
+the user can put right, told in one red line; 3, of grade alone, a submission that could not be run.
+SPARSELAB_DEBUG=1 shows the traceback behind that line.
 """
 
 import os
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +21,9 @@ IN_EXTRA = {
     "course": (
         "torch", "safetensors", "jupyterlab", "ipywidgets", "matplotlib", "jupytext", "yaml", "nbclient",
         "nbformat", "jupyter_client", "ipykernel", "IPython", "sklearn",
+        "joblib",
     ),
+    "class": ("dask", "distributed"),
     "book": ("jupyter_book",),
     "gpu": ("triton",),
     "hub": ("transformers",),
@@ -85,6 +89,25 @@ def _table(columns: str, rows: list[tuple[str, ...]]):
     return table
 
 
+def _say(line: str) -> None:
+    _console().print(line, markup=False, soft_wrap=True)
+
+
+def _standings(course, records):
+    """A table of what is done, tried and open in each lesson, and of the minutes that are left."""
+    from sparselab.course import progress
+
+    lines = [(lesson, progress.standing(lesson, records)) for lesson in course if lesson.exercises]
+    rows = [(lesson.number, lesson.title, *_cells(standing)) for lesson, standing in lines]
+    rows.append(("", "all", *_cells(progress.total(standing for _, standing in lines))))
+    return _table("lesson title done tried open left", rows)
+
+
+def _cells(standing) -> tuple[str, ...]:
+    counts = (standing.done, standing.tried, standing.open)
+    return (*(str(count) if count else "–" for count in counts), f"{standing.minutes} min")
+
+
 app = typer.Typer(
     cls=_Polite,
     help="Sparsity in neural networks: a course and a package.",
@@ -97,6 +120,13 @@ app = typer.Typer(
 )
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="All, if none is named.")]
+What = Annotated[
+    str,
+    typer.Argument(
+        metavar="LESSON|EXERCISE|FILE", help="A notebook or .py file may lie anywhere; all, if none is named."
+    ),
+]
+Exercise = Annotated[str, typer.Argument(metavar="EXERCISE", help="Its name or its number.")]
 
 
 @app.command(epilog="Example: sparselab start my-course 1.2")
@@ -141,14 +171,17 @@ def start(
 
 @app.command("list", epilog="Example: sparselab list")
 def list_() -> None:
-    """Show all lessons and all methods."""
-    from sparselab.course import lessons
+    """Show all lessons and all methods; in your folder of lessons, how far you are."""
+    from sparselab.course import lessons, progress
     from sparselab.method import methods
 
-    course = [
-        (lesson.number, lesson.title, str(lesson.minutes), str(len(lesson.exercises)))
-        for lesson in lessons.load()
-    ]
+    course = lessons.load()
+    console = _console()
+    if folder := progress.folder_around(Path.cwd()):
+        console.print(_standings(course, progress.read(folder, tell=_say)), "")
+    else:
+        rows = [(one.number, one.title, str(one.minutes), str(len(one.exercises))) for one in course]
+        console.print(_table("lesson title minutes exercises", rows), "")
     systems = [
         (
             f"{method.family}/{method.name}",
@@ -159,9 +192,79 @@ def list_() -> None:
         )
         for method in methods()
     ]
-    console = _console()
-    console.print(_table("lesson title minutes exercises", course), "")
     console.print(_table("method title year paper code", systems))
+
+
+@app.command(epilog="Example: sparselab progress")
+def progress() -> None:
+    """Show what you have done, tried and not begun, and the minutes that are left."""
+    from sparselab.course import lessons
+    from sparselab.course import progress as records
+
+    known = records.read(records.folder_at(Path.cwd()), tell=_say)
+    _console().print(_standings(lessons.load(), known))
+
+
+@app.command(epilog="Example: sparselab check 1.1")
+def check(name: What = "") -> None:
+    """Run the public checks on what you wrote.
+
+    Exit code 0: all of them passed; 1: not all.
+    """
+    from sparselab.course import checking, lessons
+
+    if not checking.run(name, lessons.load(), Path.cwd(), tell=_say):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparselab watch 1.1")
+def watch(name: What = "") -> None:
+    """Check again each time you save, until Ctrl-C."""
+    from sparselab.course import checking, lessons
+
+    with suppress(KeyboardInterrupt):
+        checking.watch(name, lessons.load(), Path.cwd(), tell=_say)
+    _say("stopped; your progress is kept")
+
+
+@app.command(epilog="Example: sparselab hint lazy_neuron.topk_ffn")
+def hint(exercise: Exercise) -> None:
+    """Give the next hint, from a nudge to nearly the line."""
+    from sparselab import course
+    from sparselab.course import checking, lessons
+    from sparselab.course import progress as records
+
+    _, found = checking.find_exercise(exercise, lessons.load())
+    records.folder_at(Path.cwd())
+    course.hint(found.name)
+
+
+@app.command(epilog="Example: sparselab solution lazy_neuron.topk_ffn --give-up")
+def solution(
+    exercise: Exercise,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Show it although yours has not passed; this is recorded.")
+    ] = False,
+) -> None:
+    """Show the solution of an exercise that you have passed."""
+    from rich.syntax import Syntax
+
+    from sparselab.course import checking, lessons
+    from sparselab.course import progress as records
+
+    _, found = checking.find_exercise(exercise, lessons.load())
+    folder = records.folder_at(Path.cwd())
+    known = records.read(folder, tell=_say).get(found.name, records.Record())
+    if not (known.has_passed or known.gave_up):
+        if not give_up:
+            raise ValueError(
+                f"{found.name} has not passed yet; sparselab hint {found.name} helps, and "
+                f"sparselab solution {found.name} --give-up shows it all the same"
+            )
+        records.give_up(folder, found.name, tell=_say)
+    console = _console()
+    coloured = Syntax(found.solution, "python", theme="ansi_dark", background_color="default")
+    console.print(coloured if console.is_terminal else found.solution, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: sparselab train tiny_lm --steps 200")
@@ -273,6 +376,101 @@ def build(
         console.print(f"{path}: {reason}", markup=False, soft_wrap=True)
     if outdated:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparselab grade --secret secret.toml submissions/*")
+def grade(
+    submissions: Annotated[
+        list[Path], typer.Argument(metavar="SUBMISSION...", help="Notebooks, .py files, or folders of them.")
+    ],
+    lesson: Annotated[
+        list[str] | None,
+        typer.Option(help="Grade every exercise of this lesson; else of the lessons that are handed in."),
+    ] = None,
+    secret: Annotated[Path | None, typer.Option(help="A file of `sparselab secret new`.")] = None,
+    report: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORM=FILE", help="json, junit, csv, github, summary, gitlab, gradescope or text."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Keep finished marks here: a run that was stopped goes on.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="How many at a time; 0: one for each core.", min=0)] = 0,
+    engine: Annotated[str, typer.Option(help="local, or dask for several machines.")] = "local",
+    scheduler: Annotated[str, typer.Option(help="Address of a running Dask scheduler.")] = "",
+    isolation: Annotated[str, typer.Option(help="process, or container with docker or podman.")] = "process",
+    image: Annotated[str, typer.Option(help="The container's image, with sparselab in it.")] = "sparselab",
+    refuse_reference: Annotated[
+        bool, typer.Option("--refuse-reference", help="No points where the package's answer is used.")
+    ] = False,
+    progress: Annotated[bool, typer.Option("--progress/--no-progress", help="Show a bar.")] = True,
+) -> None:
+    """For teachers: grade what students handed in, each in a process of its own.
+
+    Exit code 0: every check of every submission passed; 1: not all; 2: a mistake in this command; 3: a
+    submission could not be run.
+    """
+    from sparselab.grading import batch, marks, reports
+
+    places = reports.destinations(report or ())
+    graded = batch.run(
+        submissions,
+        lessons=lesson or (),
+        secret=secret,
+        store=store,
+        jobs=jobs,
+        engine=engine,
+        scheduler=scheduler,
+        isolation=isolation,
+        image=image,
+        refuse_reference=refuse_reference,
+        progress=progress and len(submissions) > 1,
+    )
+    reports.write(graded, places)
+    _console().print(reports.text(graded), markup=False, soft_wrap=True, end="")
+    raise typer.Exit(marks.exit_code(graded))
+
+
+secret = typer.Typer(cls=_Polite, help="For teachers: the hidden checks.", no_args_is_help=True)
+app.add_typer(secret, name="secret")
+
+
+@secret.command("new", epilog="Example: sparselab secret new secret.toml")
+def secret_new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Outside every student's reach.")] = Path(
+        "secret.toml"
+    ),
+    seeds: Annotated[int, typer.Option(help="How many further runs of each check.", min=1, max=20)] = 3,
+) -> None:
+    """Make a file of secret seeds, which `sparselab grade --secret` turns into hidden checks."""
+    from sparselab.grading import grader
+    from sparselab.grading import secret as secrets
+
+    secrets.new(file, seeds=seeds, exercises=[one.name for one in grader.asked()])
+    _console().print(f"{file}: {seeds} seeds; give it to no student", markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: sparselab classroom my-class 1.0 1.1")
+def classroom(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Gets the folders student and instructor.")],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="LESSON...", help="All, if none is named.")
+    ] = None,
+) -> None:
+    """For teachers: make a repository for students, and a folder with the secret and a how-to for you.
+
+    Run it again after an update: what you edited stays.
+    """
+    from sparselab import classroom as rooms
+    from sparselab.course import lessons
+
+    course = lessons.load()
+    chosen = [lessons.find(name, course) for name in names or ()] or course
+    for line in rooms.write(folder, chosen, chosen=names or ()):
+        _say(line)
+    _say(f"{folder / 'student'} is for students, {folder / 'instructor'} for you: begin with its HOWTO.md")
 
 
 @app.command(epilog="Example: sparselab book")

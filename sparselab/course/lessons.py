@@ -415,7 +415,7 @@ def _no_spoiler(source: Path, lesson: Lesson) -> None:
     given = {line.strip() for cell in lesson.cells if cell.exercise for line in cell.source.split("\n")}
     secrets: dict[tuple[str, ...], str] = {}
     for exercise in lesson.exercises:
-        own = [line for line in _statements(exercise.solution) if line not in given]
+        own = [line for line in statements(exercise.solution) if line not in given]
         if len("".join(own)) >= 20:
             secrets[tuple(own)] = exercise.name
         for pair in zip(own, own[1:], strict=False):
@@ -430,7 +430,7 @@ def _no_spoiler(source: Path, lesson: Lesson) -> None:
                     raise LessonError(source, line, f"this line stands in the solution of {name}")
 
 
-def _statements(solution: str) -> list[str]:
+def statements(solution: str) -> list[str]:
     """The lines of a solved function below its signature and docstring, without blanks and comments."""
     function = next(node for node in ast.parse(solution).body if isinstance(node, ast.FunctionDef))
     body = function.body[1:] if _is_docstring(function.body[0]) else function.body

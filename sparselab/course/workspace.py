@@ -16,9 +16,8 @@ from typing import Any
 from sparselab.course import notebooks, writing
 from sparselab.course.lessons import Lesson
 from sparselab.course.merge import merge
+from sparselab.course.writing import OWN
 from sparselab.files import write_atomically
-
-OWN = ".sparselab"
 
 
 def prepare(folder: Path, course: Iterable[Lesson]) -> list[str]:
@@ -49,11 +48,11 @@ def _deliver(folder: Path, lesson: Lesson, renamed: list[Path]) -> list[str]:
     path, new = path_of(folder, lesson), notebooks.to_bytes(notebooks.student(lesson))
     base_path = folder / OWN / "base" / path.relative_to(folder)
     name = _name(folder, path)
-    if reason := _not_ours_to_write(folder, path):
+    if reason := not_ours_to_write(folder, path):
         return [f"{name}: {reason}; left as it is"]
     if path.exists():
         told = _update(folder, path, base_path, new, lesson)
-    elif len(renamed) == 1 and not _not_ours_to_write(folder, renamed[0]):
+    elif len(renamed) == 1 and not not_ours_to_write(folder, renamed[0]):
         told = [f"{name}: you renamed it to {_name(folder, renamed[0])}, which is kept up to date"]
         told += _update(folder, renamed[0], base_path, new, lesson)
     else:
@@ -132,13 +131,13 @@ def _retire(folder: Path, current: set[str]) -> list[str]:
     return told
 
 
-def _not_ours_to_write(folder: Path, path: Path) -> str:
+def not_ours_to_write(folder: Path, path: Path) -> str:
     """Why this place is left alone, or nothing."""
     for part in (*reversed(path.relative_to(folder).parents), path.relative_to(folder)):
         if (folder / part).is_symlink() and part != Path("."):
             return f"{part.as_posix()} is a symbolic link"
     if path.is_dir():
-        return "a folder stands where this notebook belongs"
+        return "a folder stands where this file belongs"
     if path.exists() and not path.stat().st_mode & 0o222:
         return "the file is read-only"
     return ""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from sparselab.files import write_atomically
 
+OWN = ".sparselab"  # what a student's folder holds for us, and the student need not look at
+
 
 def write_if_new(path: Path, content: bytes) -> bool:
     """Write in one step, unless the file holds this already; True where it was written."""

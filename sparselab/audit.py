@@ -6,6 +6,7 @@ import inspect
 import signal
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def limit(seconds: float) -> Iterator[None]:
 
 def mutants(function: Callable) -> Iterator[tuple[str, Callable]]:
     """(label, function) for each small change of the function or of a helper beside it: `z > 0 => z >= 0`."""
-    family = [_definition(f) for f in _family(inspect.unwrap(function))]
+    family, labels = [_definition(f) for f in _family(inspect.unwrap(function))], Counter()
     for which, definition in enumerate(family):
         seen = {ast.unparse(definition)}
         for path, node in _expressions(definition):
@@ -152,9 +153,12 @@ def mutants(function: Callable) -> Iterator[tuple[str, Callable]]:
                 _replace(mutant, path, change)
                 if (text := ast.unparse(mutant)) not in seen:
                     seen.add(text)
-                    label = f"{ast.unparse(node)} => {ast.unparse(change)}"
+                    where = _statement(definition, path)
+                    label = f"{ast.unparse(node)} => {ast.unparse(change)} ({where})"
+                    labels[label] += 1
+                    again = f" #{labels[label]}" if labels[label] > 1 else ""
                     mutated = [*family[:which], mutant, *family[which + 1 :]]
-                    yield f"{label} ({_statement(definition, path)})", _compiled(function, mutated)
+                    yield label + again, _compiled(function, mutated)
 
 
 def _family(function: Callable) -> list[Callable]:

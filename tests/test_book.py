@@ -38,6 +38,7 @@ def course(tmp_path):
         ("theta <- q_i.k_j", r"\theta & \leftarrow q_{i} {\cdot} k_{j}"),
         ("e^(x_ij - 1) <= sqrt(s - 2)", r" & e ^{x_{ij} - 1} \le \sqrt{s - 2}"),
         ("drop   the smallest of a row", r"\mathrm{drop} & \text{the smallest of a row}"),
+        ("c = among a token's few", r"c & = \mathrm{among} \; \mathrm{a} \; \text{token's} \; \mathrm{few}"),
         ("W_enc = 100 % of {x}", r"W_{\mathrm{enc}} & = 100 \, \% \; \mathrm{of} \; \{ x \}"),
     ],
 )  # fmt: skip

@@ -1,6 +1,8 @@
 """The built book in a real browser without a network: every page, its formulas, its sliders, its search."""
 
+import json
 import os
+import subprocess
 from pathlib import Path
 
 import browser
@@ -17,6 +19,7 @@ needs_browser = pytest.mark.skipif(
 )
 
 NODE_MODULES = Path(os.environ.get("NODE_MODULES", root() / "node_modules"))
+VALIDATE = NODE_MODULES / "html-validate" / "bin" / "html-validate.mjs"
 AXE = NODE_MODULES / "axe-core" / "axe.min.js"
 
 UNSET = """
@@ -157,6 +160,25 @@ def test_axe_finds_nothing_serious(site, tab, width, dark):
             (page, rule, html) for impact, rule, html in tab.js(rules) if impact in {"serious", "critical"}
         ]
     assert found == []
+
+
+@pytest.mark.skipif(
+    not VALIDATE.exists(), reason=f"html-validate is not in {NODE_MODULES} (set $NODE_MODULES)"
+)
+def test_every_page_is_valid_html(site, tmp_path):
+    style = [
+        "no-trailing-whitespace",
+        "void-style",
+        "attribute-boolean-style",
+        "doctype-style",
+        "no-inline-style",
+    ]
+    style += ["no-implicit-button-type", "prefer-native-element", "long-title", "text-content", "wcag/h32"]
+    rules = {"root": True, "extends": ["html-validate:standard"], "rules": dict.fromkeys(style, "off")}
+    (tmp_path / "rules.json").write_text(json.dumps(rules))
+    command = ["node", str(VALIDATE), "--config", str(tmp_path / "rules.json"), "--formatter", "text"]
+    found = subprocess.run([*command, *map(str, site.rglob("*.html"))], capture_output=True, text=True)
+    assert (found.stdout, found.returncode) == ("", 0), found.stderr
 
 
 def test_a_warning_stops_the_build_and_leaves_nothing_half_made(tmp_path):

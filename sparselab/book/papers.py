@@ -51,7 +51,8 @@ def _cited(course: list[Lesson]) -> dict[str, tuple[str, str]]:
 
 def _entry(number: str, cited: tuple[str, str] | None, made: list[Method], read: list[Lesson]) -> str:
     paper = linked(f"arXiv:{number}") if re.fullmatch(r"\d{4}\.\d+", number) else number
-    head = f"{cited[0]}, *{cited[1]}*, {paper}" if cited else paper
+    name = f"{cited[0]}, *{cited[1]}*" if cited else " and ".join(m.title for m in made)
+    head = f"{name}, {paper}" if name else paper
     systems = ", ".join(f"[{m.title}](methods/{m.family}/{m.name}.md)" for m in made)
     lessons = ", ".join(f"[{lesson.number}]({lesson.path}.ipynb)" for lesson in read)
     notes = [f"method: {systems}"] * bool(made) + [f"lesson {lessons}"] * bool(read)

@@ -22,7 +22,7 @@ SPACED = frozenset({"=", "<", ">", "+", "-", "*", "<-", "->", "<=", ">=", "!="})
 WIDE = 60  # letters that fit beside each other on a page
 
 _TOKEN = re.compile(
-    r'"[^"]*"|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*\'*|<-|->|<=|>=|!=|\.\.\.|\|\||\s+|.'
+    r'"[^"]*"|[A-Za-z]+\'s\b|\d+(?:\.\d+)?|[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*\'*|<-|->|<=|>=|!=|\.\.\.|\|\||\s+|.'
 )
 _RELATION = re.compile(r"\s(=|<-)\s|^(=|<-)\s")
 
@@ -110,6 +110,8 @@ def _read(tokens: list[str]) -> str:
             if before not in SPACED and tokens[:1] and tokens[0] not in SPACED:
                 out.append(r"\;" if _is_word(before) or _is_word(tokens[0]) else r"\,")
             continue
+        elif token == "a" and _is_word(before) and len(tokens) > 1 and _is_word(tokens[1]):
+            out.append(r"\mathrm{a}")
         elif token == "^":
             out.append(f"^{{{_operand(tokens)}}}")
         elif token == "_" and out:
@@ -149,6 +151,8 @@ def _one(token: str) -> str:
     if token.startswith('"'):
         shape = token.strip('"').split()
         return r"{\scriptsize " + (r"{\times}".join(map(_plain, shape)) or r"\text{scalar}") + "}"
+    if token.endswith("'s"):
+        return rf"\text{{{token}}}"
     if not re.match(r"[A-Za-z]", token):
         return SIGNS.get(token, token)
     name = token.rstrip("'")
@@ -170,4 +174,4 @@ def _name(name: str) -> str:
 
 
 def _is_word(token: str) -> bool:
-    return bool(re.fullmatch(r"[A-Za-z]{2,}", token)) and token not in GREEK
+    return bool(re.fullmatch(r"[A-Za-z]{2,}('s)?", token)) and token not in GREEK

@@ -45,6 +45,7 @@ def zeroed_keys(seed: int) -> dict[str, float]:
 
 
 def flags(score: Tensor, keep: int = 58) -> Tensor:
+    """True for the `keep` best scores."""
     return torch.zeros_like(score, dtype=torch.bool).scatter(0, score.topk(keep).indices, True)
 
 
@@ -200,6 +201,7 @@ def trained(rng: np.random.Generator) -> TinyLM:
 
 
 def swiglu(x: Tensor, weights) -> Tensor:
+    """The gated hidden layer, silu(x gate^T) * (x up^T)."""
     return F.silu(x @ weights.gate.mT) * (x @ weights.up.mT)
 
 

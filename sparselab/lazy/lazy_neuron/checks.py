@@ -68,6 +68,8 @@ def cases(rng):
     yield "mean_active_gradient", "all are active", dict(z=np.abs(z) + 0.1, V=V, y=y)
     yield "mean_active_gradient", "large logits", dict(z=30 * z, V=30 * V, y=y)
     yield "mean_active_gradient", "a unit at exactly zero is silent", dict(z=np.round(z), V=V, y=y)
+    yield "mean_active_gradient", "faint activations", dict(z=0.01 * z, V=V, y=y)
+    yield "mean_active_gradient", "all exactly zero", dict(z=np.zeros_like(z), V=V, y=y)
     yield "mean_active_gradient", "one token", dict(z=z[:1], V=V, y=y[:1])
     yield "mean_active_gradient", "nothing active", dict(z=-np.abs(z), V=V, y=y)
     yield "mean_active_gradient", "a label one too high", dict(z=z, V=V, y=np.where(y == 9, 10, y))

@@ -58,6 +58,8 @@ class Blocks(nn.Module):
 
 
 class Trained(NamedTuple):
+    """A trained model and how it does on held-out bytes."""
+
     model: Blocks
     loss: float
     """Nats per held-out byte."""
@@ -96,6 +98,8 @@ def train(
 
 
 class Pairs(NamedTuple):
+    """Bytes, and every place at which eight of them and their successor start."""
+
     data: Tensor
     starts: Tensor
 

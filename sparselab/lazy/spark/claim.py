@@ -83,6 +83,8 @@ class Blocks(nn.Module):
 
 
 class Trained(NamedTuple):
+    """How a model ended."""
+
     loss: float
     """Nats per held-out byte."""
     shares: list[float]

@@ -9,10 +9,12 @@ import sys
 import traceback
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import jaxtyping
 import numpy as np
 
 from sparselab.method import Method, find, methods, unknown
@@ -473,7 +475,7 @@ def outcome(function: Callable, kwargs: dict[str, Any]) -> Any:
     try:
         out = function(**given)
     except Exception as error:  # an answer may raise anything; that is its outcome
-        return Raised(_at_the_door(function, kwargs) or error)
+        return Raised((_at_the_door(function, kwargs) if _from_shape_checker(error) else None) or error)
     for name, value in given.items():
         for (path, now), (_, before) in zip(leaves(value, name), leaves(kwargs[name], name), strict=True):
             if isinstance(before, np.ndarray) and not np.array_equal(
@@ -488,13 +490,22 @@ def _from_shape_checker(error: Exception) -> bool:
     return type(error).__name__ == "TypeCheckError"
 
 
+@contextmanager
+def unchecked_shapes() -> Iterator[None]:
+    """Inside, functions raise what a user would read: the shape checker, on in tests only, stands aside."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
 def _at_the_door(function: Callable, kwargs: dict[str, Any]) -> ValueError | None:
     """The ValueError that a user would see where, under test, the shape checker stands before it."""
-    plain = inspect.unwrap(function)
-    if plain is function:
-        return None
     try:
-        plain(**arguments(function, kwargs))
+        with unchecked_shapes():
+            function(**arguments(function, kwargs))
     except ValueError as error:
         return error
     except Exception:

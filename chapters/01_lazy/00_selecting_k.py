@@ -292,8 +292,9 @@ print(f"entries with a gradient: {100 * float((row.grad != 0).double().mean()):.
 #
 # ## Make it fast
 #
-# The same answer from the torch path, and what each way costs. The times were measured on the machine named
-# below (`sparselab bench topk` does it on yours), all ways in turns in one run:
+# The torch path gives the same answer. What each way costs depends on the machine: `sparselab bench topk`
+# measures it on yours, all ways in turns in one run, beside `torch.topk`, NumPy's partial sort and the floor
+# that the memory sets.
 
 # %%
 agree = bool(
@@ -306,8 +307,9 @@ print(f"exact.fast equals the definition: {agree}")
 print(inspect.getsource(inspect.unwrap(statistical.soft)))
 
 # %% [markdown]
-# A Triton kernel for one row per program reads the row once into fast memory, reduces it to two numbers,
-# and writes the result: the row crosses the memory bus twice, in and out, and that is the floor.
+# A Triton kernel gives one row to one program. It reads the row, reduces it to two numbers, and reads it
+# again, now from the cache, to write the result: the row crosses the memory bus once in and once out, and
+# that is the floor.
 #
 # > **What the released code does.** The operator ships in Gemma 3n's code in the `transformers` library. It
 # > divides by $n$, not $n - 1$, lets the gradient flow through mean and standard deviation, builds the

@@ -42,6 +42,8 @@ def build(*, root: Path | None = None, out: Path | None = None) -> Path:
     _jupyter_book(source, work)
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(work / "_build" / "html", site, ignore=shutil.ignore_patterns(*UNREAD))
+    # Sphinx leaves these behind where no page changed.
+    shutil.copytree(source / "_static", site / "_static", dirs_exist_ok=True)
     for page in site.rglob("*.html"):
         write_if_new(page, theme.mended(page.read_text(encoding="utf-8")).encode("utf-8"))
     write_if_new(site / "_static" / "mathjax" / MATHJAX, _mathjax())

@@ -564,7 +564,7 @@ EQUIVALENT = {
         for label in ("keep < 1 => False (if keep < 1:)", "1 => 0 (if keep < 1:)")
     },
     "decode": {
-        "1 => 0 (if V.shape != (q.shape[-1], K1.shape[1]):)": "q of one token has one axis: its last is its first",
+        "1 => 0 (if V.shape != (q.shape[-1], K1.shape[1]):)": "one token has one axis: last is first",
         "1 => 0 (if q.shape[-1] != len(K1) + len(K2) or K1.shape[1] != K2.shape[1]:)": "likewise",
         "q.shape[-1] != len(K1) + len(K2) or K1.shape[1] != K2.shape[1] => K1.shape[1] != K2.shape[1] "
         "(if q.shape[-1] != len(K1) + len(K2) or K1.shape[1] != K2.shape[1]:)": "the products refuse it, too",

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -69,11 +71,24 @@ def test_without_jupyterlab_the_error_names_the_module(folder, monkeypatch):
     assert caught.value.name == "jupyterlab"
 
 
+def patiently(ask, times=60):
+    """The address is printed a moment before it answers."""
+    for _ in range(times):
+        try:
+            return ask()
+        except urllib.error.URLError:
+            time.sleep(1)
+    return ask()
+
+
 @pytest.mark.slow
 def test_jupyterlab_starts_without_news_and_opens_the_lesson(folder):
     """The address that `--no-browser` prints leads to the lesson, on a page without the announcements."""
     command = lab.command(folder, open_at=folder / NAME, browser=False)
-    command += ["--ServerApp.port=0"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    command += [f"--ServerApp.port={port}"]
     server = subprocess.Popen(command, env=lab.environment(folder), stderr=subprocess.PIPE, text=True)
     try:
         address = next(line.strip() for line in server.stderr if "http://localhost" in line)
@@ -81,8 +96,7 @@ def test_jupyterlab_starts_without_news_and_opens_the_lesson(folder):
         direct = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor()
         )
-        with direct.open(address.split()[-1], timeout=60) as page:
-            text = page.read().decode()
+        text = patiently(lambda: direct.open(address.split()[-1], timeout=60).read().decode())
         config = json.loads(
             text.split('id="jupyter-config-data"', 1)[1].split(">", 1)[1].split("</script>")[0]
         )

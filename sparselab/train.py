@@ -18,7 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +34,8 @@ from torch.nn import functional as F
 
 from sparselab.data import fingerprint, images, text
 from sparselab.files import write_atomically
-from sparselab.method import unknown
-from sparselab.models import TinyLM, TinyViT
+from sparselab.method import methods, unknown
+from sparselab.models import TinyLM, TinyViT, named
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -51,10 +52,14 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one model is trained: AdamW, `rate` warmed up over `warmup` steps, then a cosine down to zero."""
+    """How one model is trained: AdamW, `rate` warmed up over `warmup` steps, then a cosine down to zero.
 
-    model: Callable[[], nn.Module]
-    task: Callable[[], Task]
+    `flops(config, active, keys)` is what one token costs in one block of a text model, with the share
+    `active` of its neurons at work and `keys` tokens in sight.
+    """
+
+    model: Callable[..., nn.Module]
+    task: Callable[..., Task]
     steps: int
     batch: int
     rate: float
@@ -62,6 +67,7 @@ class Recipe:
     warmup: int = 100
     clip: float = 1.0
     every: int = 100
+    flops: Callable[[dict, float, float], float] | None = None
 
 
 class Score(NamedTuple):
@@ -117,17 +123,51 @@ def digits() -> Task:
     return Task(batch=batch, train=train, held_out=held_out, unit="images", data=data)
 
 
-def lm(**kwargs) -> Callable[[], nn.Module]:
-    """Makes the language model of every text recipe, so that these differ in their feed-forward only."""
-    return lambda: TinyLM(width=128, layers=6, heads=4, context=256, dropout=0.2, **kwargs)
+def dense_attention(config: dict, keys: float) -> float:
+    """FLOPs of one token in dense attention: 8 d^2 for the four projections, 4 d n for n keys."""
+    return 8 * config["width"] ** 2 + 4 * config["width"] * keys
+
+
+def dense_block(config: dict, active: float, keys: float) -> float:
+    """FLOPs of one token in a dense block: attention, and 4 d m for its neurons, gated 6 d m."""
+    matrices = 3 if config["gate"] else 2
+    return dense_attention(config, keys) + 2 * matrices * config["width"] * config["neurons"]
+
+
+def idle_down_block(config: dict, active: float, keys: float) -> float:
+    """FLOPs of one token where the down-projection skips the idle neurons: 2 d m + 2 d m active."""
+    return dense_attention(config, keys) + 2 * config["width"] * config["neurons"] * (1 + active)
+
+
+def lm(*, flops: Callable[[dict, float, float], float] = dense_block, **kwargs) -> Recipe:
+    """The recipe of every language model on the documentation: they differ in their functions only."""
+    sizes = dict(width=128, layers=6, heads=4, context=256, dropout=0.2)
+    return Recipe(
+        model=partial(TinyLM, **sizes | kwargs), task=pydocs, steps=2500, batch=16, rate=2e-3, flops=flops
+    )
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The same language model with two blocks, 128 bytes of context and fewer steps: trained in minutes."""
+    model = partial(recipe.model, layers=2, context=128)
+    return replace(recipe, model=model, task=partial(recipe.task, context=128), steps=1000)
 
 
 RECIPES = {
-    "lm_relu": Recipe(model=lm(ffn="relu", neurons=512), task=pydocs, steps=2500, batch=16, rate=2e-3),
-    "lm_gelu": Recipe(model=lm(ffn="gelu", neurons=512), task=pydocs, steps=2500, batch=16, rate=2e-3),
-    "lm_gated": Recipe(model=lm(ffn="gated", neurons=352), task=pydocs, steps=2500, batch=16, rate=2e-3),
+    "lm_relu": lm(ffn="relu", neurons=512, flops=idle_down_block),
+    "lm_gelu": lm(ffn="gelu", neurons=512),
+    "lm_gated": lm(ffn="gated", neurons=352),
+    "lm_narrow": lm(ffn="gelu", neurons=160),
     "vit_relu": Recipe(model=lambda: TinyViT(ffn="relu"), task=digits, steps=3000, batch=64, rate=2e-3),
 }
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name: those here, those of the methods' `model.py`, `NAME_small` of language models."""
+    found = dict(RECIPES)
+    for method in methods():
+        found |= method.part("model").RECIPES if method.has("model") else {}
+    return found | {f"{name}_small": small(recipe) for name, recipe in found.items() if recipe.flops}
 
 
 def run(
@@ -234,7 +274,7 @@ def export(folder: str | Path, weights_dir: str | Path) -> Path:
     y = task.held_out[1]
     card = {
         "model": type(model).__name__,
-        "config": model.config,
+        "config": named(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": task.data,
         "train": train._asdict(),
@@ -261,9 +301,10 @@ def export(folder: str | Path, weights_dir: str | Path) -> Path:
 
 
 def _recipe(name: str) -> Recipe:
-    if name not in RECIPES:
-        raise ValueError(unknown("recipe", name, list(RECIPES)))
-    return RECIPES[name]
+    known = recipes()
+    if name not in known:
+        raise ValueError(unknown("recipe", name, list(known)))
+    return known[name]
 
 
 def _begin(folder, name, recipe, steps, seed, resume, restart) -> dict:
@@ -331,7 +372,7 @@ def _folder(folder: Path) -> None:
 def _command(state: dict, out, action: str) -> str:
     options = [f"--out {shlex.quote(str(out))}"] if out is not None else []
     options += [f"--seed {state['seed']}"] if state["seed"] else []
-    options += [f"--steps {state['steps']}"] if state["steps"] != RECIPES[state["recipe"]].steps else []
+    options += [f"--steps {state['steps']}"] if state["steps"] != _recipe(state["recipe"]).steps else []
     return " ".join(["python -m sparselab train", state["recipe"], *options, action])
 
 

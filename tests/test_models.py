@@ -18,6 +18,7 @@ from sparselab.models import (
     causal,
     generate,
     load,
+    named,
     names,
     points,
     reaching,
@@ -353,6 +354,6 @@ def test_weights_that_are_not_the_card_s(tmp_path, lm):
 def test_a_card_says_how_the_model_came_about(name):
     about = card(name)
     assert about["command"] == f"python -m sparselab train {name} --weights sparselab/models/weights"
-    assert about["model"] in ("TinyLM", "TinyViT") and about["steps"] == train.RECIPES[name].steps
+    assert about["model"] in ("TinyLM", "TinyViT") and about["steps"] == train.recipes()[name].steps
     assert {"seed", "batch", "train", "minutes", "date", "torch", "python", "sha256"} <= set(about)
-    assert about["config"] == json.loads(json.dumps(train.RECIPES[name].model().config))
+    assert about["config"] == json.loads(json.dumps(named(train.recipes()[name].model().config)))

@@ -23,6 +23,7 @@ Attend = Callable[
     [Float[Tensor, "b h t d"], Float[Tensor, "b h t d"], Float[Tensor, "b h t d"]], Float[Tensor, "b h t d"]
 ]
 Hidden = Callable[[Float[Tensor, "b t d"], FFNWeights], Float[Tensor, "b t m"]]
+Rotate = Callable[..., Float[Tensor, "b h t d"]]  # rotate(x, start=0): positions start, start + 1, ...
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -42,11 +43,16 @@ HIDDEN: dict[str, Hidden] = {
 }
 
 
-def rotary(x: Float[Tensor, "b h t d"], *, base: float = 10_000.0) -> Float[Tensor, "b h t d"]:
-    """Rotary positions: dimensions i and i + d/2 turn by the angle `t base^(-2i/d)` (arXiv:2104.09864)."""
+def rotary(
+    x: Float[Tensor, "b h t d"], *, start: int = 0, base: float = 10_000.0
+) -> Float[Tensor, "b h t d"]:
+    """Rotary positions: dimensions i and i + d/2 turn by the angle `t base^(-2i/d)` (arXiv:2104.09864).
+
+    t counts from `start`.
+    """
     t, d = x.shape[-2:]
     rate = base ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
-    angle = torch.outer(torch.arange(t, dtype=torch.float64), rate)
+    angle = torch.outer(start + torch.arange(t, dtype=torch.float64), rate)
     cos, sin = angle.cos().to(x), angle.sin().to(x)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -55,7 +61,7 @@ def rotary(x: Float[Tensor, "b h t d"], *, base: float = 10_000.0) -> Float[Tens
 class Attention(nn.Module):
     """Multi-head attention whose inner part is `attend(q, k, v) -> o` on `b h t d` arrays."""
 
-    def __init__(self, width: int, heads: int, attend: Attend, *, rotate: bool):
+    def __init__(self, width: int, heads: int, attend: Attend, *, rotate: Rotate | None):
         super().__init__()
         self.heads, self.attend, self.rotate = heads, attend, rotate
         self.qkv = nn.Linear(width, 3 * width, bias=False)
@@ -65,7 +71,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         q, k, v = self.qkv(self.x(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.rotate:
-            q, k = rotary(q), rotary(k)
+            q, k = self.rotate(q), self.rotate(k)
         mixed = self.attend(self.q(q), self.k(k), self.v(v))
         return self.out(self.project(self.mixed(mixed.transpose(1, 2).flatten(2))))
 
@@ -117,7 +123,7 @@ def stack(
     attend: Attend | Sequence[Attend],
     ffn: str | Hidden | Sequence[str | Hidden],
     gate: bool,
-    rotate: bool,
+    rotate: Rotate | None,
     dropout: float,
 ) -> nn.ModuleList:
     """The blocks of a model; `attend` and `ffn` are one for all of them or a list with one for each.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from .blocks import Attend, Hidden, causal, initialise, stack
+from .blocks import Attend, Hidden, Rotate, causal, initialise, rotary, stack
 
 
 class TinyLM(nn.Module):
@@ -15,7 +15,8 @@ class TinyLM(nn.Module):
 
     `attend` and `ffn` are functions, one for all blocks or a list with one for each; `ffn` may also be
     named "relu", "gelu" or "gated" (`gelu(x gate^T) * (x up^T)`). `gate` says whether gate weights exist,
-    by default for "gated" only. Every tensor worth a look passes a named point: see `activations`.
+    by default for "gated" only; `rotate` gives queries and keys their positions. Every tensor worth a look
+    passes a named point: see `activations`.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class TinyLM(nn.Module):
         ffn: str | Hidden | Sequence[str | Hidden] = "relu",
         gate: bool | None = None,
         attend: Attend | Sequence[Attend] = causal,
+        rotate: Rotate = rotary,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -37,11 +39,12 @@ class TinyLM(nn.Module):
             raise ValueError(f"{context=} and {vocab=} must be at least 1")
         gate = ffn == "gated" if gate is None else gate
         sizes = dict(width=width, layers=layers, heads=heads, neurons=neurons)
-        self.config = dict(sizes, context=context, vocab=vocab, ffn=ffn, gate=gate, dropout=dropout)
+        functions = dict(ffn=ffn, attend=attend, rotate=rotate)
+        self.config = dict(sizes, context=context, vocab=vocab, **functions, gate=gate, dropout=dropout)
         self.context, self.vocab = context, vocab
         self.embedding = nn.Embedding(vocab, width)
         self.embedded = nn.Identity()
-        self.blocks = stack(**sizes, attend=attend, ffn=ffn, gate=gate, rotate=True, dropout=dropout)
+        self.blocks = stack(**sizes, **functions, gate=gate, dropout=dropout)
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.drop = nn.Dropout(dropout)
         self.normed, self.logits = nn.Identity(), nn.Identity()

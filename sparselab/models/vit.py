@@ -42,7 +42,7 @@ class TinyViT(nn.Module):
         self.embedding = nn.Linear(patch * patch, width, bias=False)
         self.positions = nn.Parameter(torch.empty((size // patch) ** 2, width))
         self.embedded = nn.Identity()
-        self.blocks = stack(**sizes, attend=attend, ffn=ffn, gate=gate, rotate=False, dropout=dropout)
+        self.blocks = stack(**sizes, attend=attend, ffn=ffn, gate=gate, rotate=None, dropout=dropout)
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.read = nn.Linear(width, classes, bias=False)
         self.drop = nn.Dropout(dropout)

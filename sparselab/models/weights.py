@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pkgutil
 from pathlib import Path
 
 import safetensors.torch
@@ -48,9 +49,24 @@ def load(name: str, *, folder: str | Path = FOLDER, **replace) -> nn.Module:
         raise FileNotFoundError(f"{path} is missing though its card is there") from None
     if hashlib.sha256(blob).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file its card describes ({len(blob)} of {about['bytes']} bytes)")
-    model = CLASSES[about["model"]](**about["config"] | replace)
+    model = CLASSES[about["model"]](**_resolved(about["config"]) | replace)
     try:
         model.load_state_dict(safetensors.torch.load(blob))
     except RuntimeError:
         raise ValueError(f"the weights of {name} do not fit {about['model']} with {replace}") from None
     return model.eval()
+
+
+def named(config: dict) -> dict:
+    """A model's configuration as a card holds it: functions by name, `module:function`."""
+    return {
+        key: f"{value.__module__}:{value.__qualname__}" if callable(value) else value
+        for key, value in config.items()
+    }
+
+
+def _resolved(config: dict) -> dict:
+    def function(value) -> bool:
+        return isinstance(value, str) and ":" in value
+
+    return {key: pkgutil.resolve_name(value) if function(value) else value for key, value in config.items()}

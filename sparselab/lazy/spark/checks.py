@@ -114,7 +114,28 @@ def cases(rng):
     yield "attend", "one batch of values for two", dict(head, v=v[:1], keep=3, r=3)
     yield "attend", "keys of another width", dict(head, k=k[..., :5], keep=3, r=3)
     yield "attend", "values for other keys", dict(head, v=v[:, :, :8], keep=3, r=3)
+
+    token = dict(q=q[0, :, -1], k=k[0], v=v[0, ..., :5])
+    yield "attend_one", "two heads share a key head", dict(token, keep=3, r=2)
+    yield "attend_one", "a head for each", dict(q=q[0, :2, -1], k=k[0], v=v[0], keep=2, r=4)
+    yield "attend_one", "all kept", dict(token, keep=9, r=3)
+    yield "attend_one", "the first token", dict(token, k=k[0, :, :1], v=v[0, :, :1], keep=1, r=3)
+    yield "attend_one", "given scales", dict(token, keep=3, r=3, scale=2.0, value_scale=0.1)
+    yield "attend_one", "large scores", dict(token, q=1000 * q[0, :, -1], keep=3, r=3)
+    yield "attend_one", "nothing exceeds: the first maximum", dict(one, **newest(one), keep=1, r=2)
+    yield "attend_one", "nothing kept", dict(token, keep=0, r=3)
+    yield "attend_one", "no predictor", dict(token, keep=3, r=0)
+    yield "attend_one", "nothing but the predictor", dict(token, keep=3, r=6)
+    yield "attend_one", "heads that do not divide", dict(token, q=q[0, :3, -1], keep=3, r=3)
+    yield "attend_one", "keys of another width", dict(token, k=k[0, ..., :5], keep=3, r=3)
+    yield "attend_one", "values for other keys", dict(token, v=v[0, :, :8], keep=3, r=3)
+    yield "attend_one", "no tokens", dict(token, k=k[0, :, :0], v=v[0, :, :0], keep=3, r=3)
     yield "attend", "no key heads", dict(head, k=k[:, :0], v=v[:, :0], keep=3, r=3)
+
+
+def newest(given):
+    """The last query of a batch of one, with the cache it sees."""
+    return dict(q=given["q"][0, :, -1], k=given["k"][0], v=given["v"][0])
 
 
 def equal_columns_change_nothing(call, got, K1, **rest):
@@ -219,6 +240,20 @@ def the_first_token_sees_itself(call, got, q, k, v, keep, r, scale=None, value_s
     return judge.same(got[:, :, 0], np.logaddexp(0, w)[..., None] * of)
 
 
+def the_last_row_of_attention(call, got, q, k, v, **rest):
+    whole = reference.attend(q[None, :, None], k[None], v[None], **rest)
+    return judge.same(got, whole[0, :, 0], atol=1e-9)
+
+
+def the_idle_are_not_read(call, got, q, k, v, keep, r, scale=None, value_scale=None):
+    """Keys that no head selects may hold anything in their second half, and so may their values."""
+    u = np.repeat(k[..., :r], len(q) // len(k), axis=0) @ q[:, :r, None]
+    kept = reference.select(u.mT if scale is None else scale * u.mT, keep=keep)[:, 0]
+    idle = ~kept.reshape(len(k), -1, k.shape[1]).any(axis=1)[..., None]
+    second = np.arange(k.shape[-1]) >= r
+    return judge.same(call(k=np.where(idle & second, np.nan, k), v=np.where(idle, np.nan, v)), got)
+
+
 def linear_in_the_values(call, got, q, k, v, **rest):
     return judge.same(call(v=2 * v), 2 * got)
 
@@ -268,6 +303,10 @@ CHECKS = {
         ),
         ("twice the values give twice the output", linear_in_the_values),
         ("each head selects for itself", heads_select_for_themselves),
+    ],
+    "attend_one": [
+        ("this is the last row of `attend`", the_last_row_of_attention),
+        ("second halves and values are not read at idle keys", the_idle_are_not_read),
     ],
 }
 

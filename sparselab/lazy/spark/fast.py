@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from sparselab.topk.statistical import fast as statistical
 
-__all__ = ["hidden", "ffn", "decode", "gate_ffn", "flops", "rotary_halves", "select", "attend"]
+__all__ = ["hidden", "ffn", "decode", "gate_ffn", "flops", "rotary_halves", "select", "attend", "attend_one"]
 
 
 def hidden(
@@ -119,6 +119,35 @@ def attend(
     w = ((d - r) ** -0.5 if value_scale is None else value_scale) * q[..., r:] @ k[..., r:].mT
     p = u.masked_fill(~select(u, keep=keep), -torch.inf).softmax(dim=-1)
     return ((p * F.softplus(w)) @ v).flatten(1, 2)
+
+
+def attend_one(
+    q: Float[Tensor, "h d"],
+    k: Float[Tensor, "g s d"],
+    v: Float[Tensor, "g s e"],
+    *,
+    keep: int,
+    r: int,
+    scale: float | None = None,
+    value_scale: float | None = None,
+) -> Float[Tensor, "h e"]:
+    (h, d), (g, s, _) = q.shape, v.shape
+    if k.shape != (g, s, d) or g < 1 or h % g:
+        q, k, v = (tuple(a.shape) for a in (q, k, v))
+        raise ValueError(f"q {q}, k {k} and v {v} must be (h, d), (g, s, d) and (g, s, e), h a multiple of g")
+    if not 0 < r < d:
+        raise ValueError(f"r={r} must lie strictly between 0 and {d}, the width of a head")
+    u = ((r**-0.5 if scale is None else scale) * q.unflatten(0, (g, -1))[..., :r] @ k[..., :r].mT).flatten(
+        0, 1
+    )
+    kept = select(u.unsqueeze(1), keep=keep).squeeze(1)
+    p = u.masked_fill(~kept, -torch.inf).softmax(dim=-1)
+    head, key = kept.nonzero(as_tuple=True)
+    row = head // (h // g) * s + key  # of the keys and values of all groups, one after the other
+    w = (k[..., r:].flatten(0, 1)[row] * q[head, r:]).sum(dim=-1)
+    weight = p[head, key] * F.softplus(((d - r) ** -0.5 if value_scale is None else value_scale) * w)
+    first = F.pad(kept.sum(dim=-1).cumsum(0)[:-1], (1, 0))
+    return F.embedding_bag(row, v.flatten(0, 1), first, mode="sum", per_sample_weights=weight)
 
 
 def _rotary(x: Tensor, start: int, base: float) -> Tensor:

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from sparselab.topk.statistical import reference as statistical
 
-__all__ = ["hidden", "ffn", "decode", "gate_ffn", "flops", "rotary_halves", "select", "attend"]
+__all__ = ["hidden", "ffn", "decode", "gate_ffn", "flops", "rotary_halves", "select", "attend", "attend_one"]
 
 
 def hidden(
@@ -160,6 +160,39 @@ def attend(
     p = np.exp(u - u.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     return (p * np.logaddexp(0, w)) @ v
+
+
+def attend_one(
+    q: Float[np.ndarray, "h d"],
+    k: Float[np.ndarray, "g s d"],
+    v: Float[np.ndarray, "g s e"],
+    *,
+    keep: int,
+    r: int,
+    scale: float | None = None,
+    value_scale: float | None = None,
+) -> Float[np.ndarray, "h e"]:
+    """`attend` of the newest token, reading k[..., r:] and v at the selected keys only; ValueError as there.
+
+    q is its query in each head, k and v are the cache of all tokens so far, its own included.
+    """
+    (h, d), (g, s, e) = q.shape, v.shape
+    if k.shape != (g, s, d) or g < 1 or h % g:
+        raise ValueError(
+            f"q {q.shape}, k {k.shape} and v {v.shape} must be (h, d), (g, s, d) and (g, s, e), "
+            "h a multiple of g"
+        )
+    if not 0 < r < d:
+        raise ValueError(f"r={r} must lie strictly between 0 and {d}, the width of a head")
+    out = np.zeros((h, e))
+    for head in range(h):
+        group = head // (h // g)
+        u = (r**-0.5 if scale is None else scale) * k[group, :, :r] @ q[head, :r]
+        keys = np.flatnonzero(select(u[None], keep=keep)[0])
+        p = np.exp(u[keys] - u[keys].max())
+        w = ((d - r) ** -0.5 if value_scale is None else value_scale) * k[group, keys, r:] @ q[head, r:]
+        out[head] = (p / p.sum() * np.logaddexp(0, w)) @ v[group, keys]
+    return out
 
 
 def gelu(x: np.ndarray) -> np.ndarray:

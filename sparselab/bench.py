@@ -32,10 +32,16 @@ POLICY = "every call allocates its output, and finds its inputs where the last r
 
 @dataclass(frozen=True)
 class Peer:
-    """Another way to do the same; `same=False` where it gives another answer, and is timed for scale only."""
+    """Another way to do the same; `same=False` where it gives another answer, and is timed for scale only.
+
+    `read` is what this way reads where that is not the case's own number of bytes. `prepare` lays the inputs
+    out as it wants them, before any timing.
+    """
 
     run: Callable[..., Any]
     same: bool = True
+    read: int | None = None
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,9 @@ class Case:
     """One benchmark: `op` of the method's fast path on every law of `inputs`, beside `peers`.
 
     `inputs[law](rng)` makes the arguments in NumPy; `read` and `written` are the bytes that any way moves,
-    `flops` what it must compute; `levels` are speed-ups over the first peer, by name, rising.
+    `flops` what it must compute; `levels` are speed-ups over the first peer, by name, rising. With `sets`
+    above 1 a call goes through so many inputs of equal size, one after the other, and times are those of one:
+    weights that a model reads once per token must not stay in a cache.
     """
 
     id: str
@@ -54,6 +62,7 @@ class Case:
     read: int
     written: int = 0
     flops: int = 0
+    sets: int = 1
     levels: dict[str, float] = field(default_factory=dict)
     rtol: float = 1e-4
     atol: float = 1e-5
@@ -61,7 +70,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What one way took, in ms; `spread` is the 90th over the 10th percentile of the rounds."""
+    """What one way took, in ms; `spread` is the 90th over the 10th percentile of the rounds.
+
+    `by_bytes` is the speed-up that its bytes alone predict.
+    """
 
     name: str
     min: float
@@ -70,6 +82,7 @@ class Row:
     gb_per_s: float
     efficiency: float
     speedup: float
+    by_bytes: float
     same_answer: bool
 
 
@@ -146,29 +159,42 @@ def measure(
     if device == "cuda" and "triton" in method.backends and case.op in method.part("kernel").__all__:
         ways["sparselab (Triton)"] = Peer(getattr(method.part("kernel"), case.op))
     ways |= case.peers
-    given = _tensors(case.inputs[law](np.random.default_rng(0)), device)
+    sets = [_tensors(case.inputs[law](np.random.default_rng(i)), device) for i in range(case.sets)]
+    given = {name: [way.prepare(one) for one in sets] for name, way in ways.items()}
     ranks = getattr(method.part("checks"), "SCORES", {}).get(case.op)
-    scores = ranks(**given) if ranks else None
-    want = ways["sparselab"].run(**given)
+    scores = ranks(**sets[0]) if ranks else None
+    want = ways["sparselab"].run(**given["sparselab"][0])
     for name, way in ways.items():
-        reason = judge.difference(way.run(**given), want, scores=scores, rtol=case.rtol, atol=case.atol)
+        got = way.run(**given[name][0])
+        reason = judge.difference(got, want, scores=scores, rtol=case.rtol, atol=case.atol)
         if way.same and reason:
             raise ValueError(f"{case.id} is not timed: on {law}, {name} and sparselab disagree: {reason}")
-    calls = {name: partial(way.run, **given) for name, way in ways.items()} | _machine_calls(case, device)
-    taken = take_turns(calls, seconds=seconds, clock=clock, wait=_wait(device))
+    calls = {name: partial(_each, way.run, given[name]) for name, way in ways.items()}
+    taken = take_turns(calls | _machine_calls(case, device), seconds=seconds, clock=clock, wait=_wait(device))
     floor = min(taken[READ]) + (min(taken[WRITE]) if case.written else 0)
     if case.flops:
-        floor = max(floor, min(taken[COMPUTE]) * case.flops / (2 * SIDE**3))
-    base = min(taken[next(iter(case.peers), "sparselab")])
-    rows = [_row(name, way.same, taken[name], case, floor, base) for name, way in ways.items()]
-    return [*rows, _row(FLOOR, True, [floor], case, floor, base)]
+        floor = max(floor, min(taken[COMPUTE]) * case.sets * case.flops / (2 * SIDE**3))
+    first = next(iter(case.peers), "sparselab")
+    base, most = min(taken[first]), _bytes(ways[first], case)
+    rows = [_row(name, way, taken[name], case, floor, base, most) for name, way in ways.items()]
+    return [*rows, _row(FLOOR, Peer(case.op), [floor], case, floor, base, most)]
+
+
+def _each(run: Callable[..., Any], sets: Sequence[dict[str, Any]]) -> None:
+    for given in sets:
+        run(**given)
+
+
+def _bytes(way: Peer, case: Case) -> int:
+    """What one way reads and writes for one set of inputs."""
+    return (case.read if way.read is None else way.read) + case.written
 
 
 def _tensors(given: dict[str, Any], device: str) -> dict[str, Any]:
     import torch
 
     def tensor(a: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(a.astype(np.float32) if a.dtype.kind == "f" else a).to(device)
+        return torch.from_numpy(a.astype(np.float32, copy=False) if a.dtype.kind == "f" else a).to(device)
 
     return judge.map_leaves(lambda a: tensor(a) if isinstance(a, np.ndarray) else a, given)
 
@@ -177,9 +203,9 @@ def _machine_calls(case: Case, device: str) -> dict[str, Callable[[], Any]]:
     """As many bytes read and written, and a matrix product, by torch itself: what the machine can do."""
     import torch
 
-    calls = {READ: torch.ones(max(1, case.read // 4), device=device).sum}
+    calls = {READ: torch.ones(max(1, case.sets * case.read // 4), device=device).sum}
     if case.written:
-        calls[WRITE] = partial(torch.zeros, case.written // 4, device=device)
+        calls[WRITE] = partial(torch.zeros, case.sets * case.written // 4, device=device)
     if case.flops:
         square = torch.ones(SIDE, SIDE, device=device)
         calls[COMPUTE] = partial(torch.mm, square, square)
@@ -208,18 +234,20 @@ def take_turns(
     return taken
 
 
-def _row(name: str, same: bool, times: list[float], case: Case, floor: float, base: float) -> Row:
+def _row(name: str, way: Peer, times: list[float], case: Case, floor: float, base: float, most: int) -> Row:
+    """`times`, `floor` and `base`, of a peer that moves `most` bytes, are ms for all sets."""
     low, high = np.quantile(times, [0.1, 0.9])
     best = min(times)
     return Row(
         name=name,
-        min=best,
-        median=statistics.median(times),
+        min=best / case.sets,
+        median=statistics.median(times) / case.sets,
         spread=float(high / low),
-        gb_per_s=(case.read + case.written) / best / 1e6,
+        gb_per_s=_bytes(way, case) * case.sets / best / 1e6,
         efficiency=floor / best,
         speedup=base / best,
-        same_answer=same,
+        by_bytes=most / _bytes(way, case),
+        same_answer=way.same,
     )
 
 
@@ -255,14 +283,14 @@ def table(entry: dict[str, Any]):
         title=f"{entry['id']} {entry['method']}: {entry['text']}",
         caption=f"{entry['device']}, threads: {entry['threads']}, load {load}; {entry['policy']}; "
         f"{FLOOR}: the machine reads and writes as many bytes in the same rounds, and its share of min; "
-        f"ratio: {entry['baseline']} over this; *: gives another answer",
+        f"ratio: {entry['baseline']} over this, and what the bytes alone predict; *: gives another answer",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     grid.add_column("", no_wrap=True)
-    for column in ("min", "median", "p90/p10", "GB/s", "floor", "ratio"):
+    for column in ("min", "median", "p90/p10", "GB/s", "floor", "ratio", "by bytes"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("level", no_wrap=True)
     for law, rows in entry["laws"].items():
@@ -276,6 +304,7 @@ def table(entry: dict[str, Any]):
                 f"{row['gb_per_s']:.1f}",
                 f"{row['efficiency']:.0%}",
                 f"{row['speedup']:.2f}",
+                f"{row['by_bytes']:.2f}",
                 level(entry, row["speedup"]) if i == 0 else "",
                 end_section=i == len(rows) - 1,
             )

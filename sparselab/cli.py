@@ -293,6 +293,26 @@ def train(
         training.export(outcome.folder, weights)
 
 
+@app.command(epilog="Example: sparselab frontier --seeds 5")
+def frontier(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Small language models; all without names.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+) -> None:
+    """Train the language models of all recipes alike and small: quality against FLOPs."""
+    from rich.table import Table
+
+    from sparselab import frontier as study
+
+    grid = Table("model", "FLOPs of a byte", "active", "nats per byte", "range", "weights", box=None)
+    for row in study.summary(study.measure(names or (), seeds=range(seeds))):
+        losses = f"{row['low']:.3f} to {row['high']:.3f}"
+        counts = f"{row['flops']:,.0f}", f"{row['active']:.1%}", f"{row['loss']:.3f}", losses
+        grid.add_row(row["title"], *counts, f"{row['parameters']:,}")
+    _console().print(grid)
+
+
 @app.command(epilog="Example: sparselab bench wanda --device cuda")
 def bench(
     names: Names = None,

@@ -370,7 +370,10 @@ def grade(method: Method, op: str, answer: Callable, *, seed: int = 0, attempt: 
                 name, (Result(label, "not written yet"),), hints=tuple(hints(method, op)), unwritten=True
             )
         want = outcome(definition, kwargs) if definition else None
-        problem = _problem(checks, op, kwargs, got, want) if definition else ""
+        if definition:
+            problem = _problem(checks, op, kwargs, got, want)
+        else:
+            problem = got.line if isinstance(got, Raised) else ""
         fact = _broken_fact(checks, op, answer, kwargs, got, want)
         if fact and not problem:
             problem = f"it does not hold that {fact}"

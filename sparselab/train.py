@@ -54,8 +54,8 @@ class Task(NamedTuple):
 class Recipe:
     """How one model is trained: AdamW, `rate` warmed up over `warmup` steps, then a cosine down to zero.
 
-    `flops(config, active, keys)` is what one token costs in one block of a text model, with the share
-    `active` of its neurons at work and `keys` tokens in sight.
+    `title` names it in a figure. `flops(config, active, keys)` is what one token costs in one block of a
+    language model, with the share `active` of its neurons at work and `keys` tokens in sight.
     """
 
     model: Callable[..., nn.Module]
@@ -68,6 +68,7 @@ class Recipe:
     clip: float = 1.0
     every: int = 100
     flops: Callable[[dict, float, float], float] | None = None
+    title: str = ""
 
 
 class Score(NamedTuple):
@@ -139,12 +140,11 @@ def idle_down_block(config: dict, active: float, keys: float) -> float:
     return dense_attention(config, keys) + 2 * config["width"] * config["neurons"] * (1 + active)
 
 
-def lm(*, flops: Callable[[dict, float, float], float] = dense_block, **kwargs) -> Recipe:
+def lm(title: str, *, flops: Callable[[dict, float, float], float] = dense_block, **kwargs) -> Recipe:
     """The recipe of every language model on the documentation: they differ in their functions only."""
     sizes = dict(width=128, layers=6, heads=4, context=256, dropout=0.2)
-    return Recipe(
-        model=partial(TinyLM, **sizes | kwargs), task=pydocs, steps=2500, batch=16, rate=2e-3, flops=flops
-    )
+    model, pace = partial(TinyLM, **sizes | kwargs), dict(steps=2500, batch=16, rate=2e-3)
+    return Recipe(model=model, task=pydocs, **pace, flops=flops, title=title)
 
 
 def small(recipe: Recipe) -> Recipe:
@@ -154,10 +154,10 @@ def small(recipe: Recipe) -> Recipe:
 
 
 RECIPES = {
-    "lm_relu": lm(ffn="relu", neurons=512, flops=idle_down_block),
-    "lm_gelu": lm(ffn="gelu", neurons=512),
-    "lm_gated": lm(ffn="gated", neurons=352),
-    "lm_narrow": lm(ffn="gelu", neurons=160),
+    "lm_relu": lm("ReLU", ffn="relu", neurons=512, flops=idle_down_block),
+    "lm_gelu": lm("GELU", ffn="gelu", neurons=512),
+    "lm_gated": lm("gated GELU", ffn="gated", neurons=352),
+    "lm_narrow": lm("GELU, fewer neurons", ffn="gelu", neurons=160),
     "vit_relu": Recipe(model=lambda: TinyViT(ffn="relu"), task=digits, steps=3000, batch=64, rate=2e-3),
 }
 
@@ -166,7 +166,7 @@ def recipes() -> dict[str, Recipe]:
     """Every recipe by name: those here, those of the methods' `model.py`, `NAME_small` of language models."""
     found = dict(RECIPES)
     for method in methods():
-        found |= method.part("model").RECIPES if method.has("model") else {}
+        found |= getattr(method.part("model"), "RECIPES", {}) if method.has("model") else {}
     return found | {f"{name}_small": small(recipe) for name, recipe in found.items() if recipe.flops}
 
 

@@ -82,10 +82,36 @@ def test_the_device_is_waited_for_inside_the_time():
 
 
 def test_a_row_says_rate_share_of_the_floor_and_ratio():
-    row = bench._row("ours", True, [2.0, 4.0, 4.0], tiny(read=4_000_000, written=2_000_000), 1.0, 6.0)
+    case = tiny(read=4_000_000, written=2_000_000)
+    row = bench._row("ours", Peer(len), [2.0, 4.0, 4.0], case, 1.0, 6.0, 12_000_000)
     assert (row.min, row.median, row.efficiency, row.speedup) == (2.0, 4.0, 0.5, 3.0)
-    assert row.gb_per_s == 3.0
+    assert (row.gb_per_s, row.by_bytes) == (3.0, 2.0)
     assert row.spread > 1
+
+
+def test_sets_take_turns_and_times_are_those_of_one():
+    seen = []
+    case = tiny(
+        sets=3,
+        inputs={"law": lambda rng: dict(x=rng.normal(size=(3, 20)), k=4)},
+        peers={"mine": Peer(lambda x, k: seen.append(float(x[0, 0])), same=False, read=480)},
+    )
+    ours, mine, floor = bench.measure(find("topk/exact"), case, "law", "cpu", 0, ticking())
+    assert len(set(seen)) == 3 and seen[1:4] == seen[4:7]
+    assert mine.min == pytest.approx(1 / 3) and mine.gb_per_s == pytest.approx(480 * 3 / 1e6)
+    assert (ours.by_bytes, mine.by_bytes, floor.by_bytes) == (2.0, 1.0, 2.0)
+
+
+def test_a_peer_lays_out_its_inputs_before_the_clock_runs():
+    laid_out = []
+
+    def prepare(given):
+        laid_out.append(given)
+        return {"rows": given["x"].T.contiguous()}
+
+    peers = {"columns": Peer(lambda rows: rows.sum(), same=False, prepare=prepare)}
+    bench.measure(find("topk/exact"), tiny(peers=peers), "gaussian", "cpu", 0, ticking())
+    assert len(laid_out) == 1
 
 
 def test_results_are_complete_and_stored(one_case, tmp_path, capsys):
@@ -149,7 +175,7 @@ def test_a_level_is_reached_or_a_loss_is_called_one(speedup, said):
 
 
 def test_the_table_shows_every_way_on_every_law():
-    row = dict(min=2, median=2, spread=1, gb_per_s=1, efficiency=0.5, same_answer=True)
+    row = dict(min=2, median=2, spread=1, gb_per_s=1, efficiency=0.5, by_bytes=3, same_answer=True)
     ways = [row | dict(name="sparselab", speedup=0.5), row | dict(name="peer", speedup=1.0)]
     entry = dict(id="X", method="a/b", text="t", levels={}, baseline="peer", policy="p", device="cpu")
     console = Console(width=100, file=StringIO())

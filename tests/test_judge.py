@@ -256,6 +256,13 @@ def test_a_fact_that_breaks_fails_an_answer_without_a_definition():
     assert "the answer is even" in str(judge.grade(method, "law", lambda n: n + 1))
 
 
+def test_an_answer_that_breaks_off_fails_without_a_definition():
+    positive = [("it is positive", lambda call, got, x: (got > 0).all())]
+    method = toy(find=dict(definition=None, cases=[("two", {"x": np.ones(2)})], facts=positive))
+    assert judge.grade(method, "find", lambda x: x).ok
+    assert "raised IndexError" in str(judge.grade(method, "find", lambda x: x[9]))
+
+
 def test_an_error_that_the_definition_asks_for_must_be_raised():
     grade = judge.grade(
         find("wanda"), "row_mask", lambda w, x, *, keep: wanda.row_mask(w, x, keep=min(keep, 12))

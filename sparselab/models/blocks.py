@@ -134,8 +134,8 @@ def stack(
         raise ValueError(f"{width=}, {layers=}, {heads=} and {neurons=} must all be at least 1")
     if width % heads or (rotate and width // heads % 2):
         raise ValueError(f"{width=} does not give {heads=} of {'an even' if rotate else 'a whole'} width")
-    attends = _one_each("attend", attend, layers)
-    hiddens = [_hidden(f, gate) for f in _one_each("ffn", ffn, layers)]
+    attends = one_each("attend", attend, layers)
+    hiddens = [_hidden(f, gate) for f in one_each("ffn", ffn, layers)]
     return nn.ModuleList(
         Block(width, heads, neurons, a, h, gate=gate, rotate=rotate, dropout=dropout)
         for a, h in zip(attends, hiddens, strict=True)
@@ -150,7 +150,8 @@ def initialise(model: nn.Module) -> None:
             nn.init.normal_(weight, std=0.02 * (writes if name.endswith(("project.weight", "down")) else 1))
 
 
-def _one_each(what: str, given, layers: int) -> Sequence:
+def one_each(what: str, given, layers: int) -> Sequence:
+    """One of them for each layer; ValueError for a list of another length."""
     if not isinstance(given, list | tuple):
         return [given] * layers
     if len(given) != layers:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .blocks import FFNWeights
+from .blocks import FFNWeights, one_each
 from .lm import TinyLM
 
 PrepareFFN = Callable[[FFNWeights], Callable[[Float[Tensor, " d"]], Float[Tensor, " d"]]]
@@ -34,17 +34,26 @@ class Decoder:
 
     Keys and values of the text are kept; a text that goes on from the last one costs its new bytes only, any
     other text starts anew. `ffn(weights)` is called once for each block, to lay the weights out as it wants,
-    and returns the function of one token; without it the model's own layer runs dense. `attend` sees the
-    query of the newest token and the keys and values so far. Prompt and continuation go through the same
-    functions: every token is as sparse as they make it. Raises ValueError for a text that is empty, longer
-    than the context, or outside the vocabulary.
+    and returns the function of one token, or lists one such for each block; without it the model's own layer
+    runs dense. `attend` sees the query of the newest token and the keys and values so far. Prompt and
+    continuation go through the same functions: every token is as sparse as they make it. Raises ValueError
+    for a text that is empty, longer than the context, or outside the vocabulary.
     """
 
-    def __init__(self, model: TinyLM, *, ffn: PrepareFFN | None = None, attend: AttendOne = attend_one):
+    def __init__(
+        self,
+        model: TinyLM,
+        *,
+        ffn: PrepareFFN | Sequence[PrepareFFN] | None = None,
+        attend: AttendOne = attend_one,
+    ):
         self.model, self.attend = model.eval(), attend
         self.context, self.vocab = model.context, model.vocab
         with torch.no_grad():
-            self.ffns = [_own(block.ffn) if ffn is None else ffn(block.ffn.weights) for block in model.blocks]
+            self.ffns = [
+                prepare(block.ffn.weights) if prepare else _own(block.ffn)
+                for prepare, block in zip(one_each("ffn", ffn, len(model.blocks)), model.blocks, strict=True)
+            ]
         weight = model.embedding.weight
         heads = model.blocks[0].attention.heads
         cache = 2, len(model.blocks), heads, model.context, weight.shape[1] // heads

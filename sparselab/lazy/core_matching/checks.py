@@ -50,6 +50,8 @@ def cases(rng):
         "a bell": bell,
         "a bell, unsorted": rng.permutation(bell),
         "a straight line": np.arange(6),
+        "two points nearly as far": np.array([16, 100, 0, 50]),
+        "two points nearly as far above": np.array([84, 0, 100, 50]),
         "an exact tie of distances": np.array([12, 8, 8, 4, 4, 0]),
         "all equal": np.full(5, 7),
         "two tokens": np.array([4, 9]),
@@ -71,6 +73,9 @@ def cases(rng):
     yield "core_tokens", "a ceiling above all", dict(g=convex, most=9)
     yield "core_tokens", "a floor above the ceiling", dict(g=convex, least=3, most=2)
     yield "core_tokens", "a negative floor", dict(g=convex, least=-1)
+
+    for t in (8, 9, 40, 576):
+        yield "tipping_pair", f"{t} tokens", dict(t=t)
 
     x, kept = rng.normal(size=(7, 4)), np.array([True, False, True, True, False, False, True])
     yield "prune", "four of seven", dict(x=x, positions=np.arange(7), kept=kept)
@@ -196,6 +201,19 @@ def floor_and_ceiling_hold(call, got, g, least=1, most=None, signed=True):
     return least <= got.sum() <= (len(g) if most is None else most)
 
 
+def two_rows_of_counts(call, got, t):
+    return got.shape == (2, t) and got.dtype.kind in "iu" and got.min() >= 0
+
+
+def one_token_gains_one(call, got, t):
+    return np.array_equal(np.sort(got[1] - got[0]), np.arange(t) == t - 1)
+
+
+def few_then_many_are_kept(call, got, t):
+    few, many = (reference.core_tokens(g, signed=False).sum() for g in got)
+    return 4 * few <= t and 4 * many >= 3 * t
+
+
 def later_layers_see_what_masking_shows(call, got, x, positions, kept):
     if not kept.any():
         return True
@@ -284,6 +302,14 @@ CHECKS = {
     "core_tokens": [
         ("no dropped overlap beats a kept one", the_kept_are_the_largest),
         ("floor and ceiling hold", floor_and_ceiling_hold),
+    ],
+    "tipping_pair": [
+        ("the answer is two rows of t overlaps, whole numbers from 0 up", two_rows_of_counts),
+        ("in the second row one token has one more, all others the same", one_token_gains_one),
+        (
+            "unsigned, at most a quarter of the first row is kept and at least three quarters of the second",
+            few_then_many_are_kept,
+        ),
     ],
     "prune": [
         (
@@ -425,6 +451,39 @@ def last_of_ties(g, *, signed=True):
     return np.asarray(curve[np.flatnonzero(below == below.max())[-1]])
 
 
+def one_hump(t):
+    g = 2 ** np.minimum(np.arange(t)[::-1], 40)
+    return np.stack([g, g + (np.arange(t) == t - 2)])
+
+
+def unequal_humps(t):
+    g = line_with_humps(t)
+    g[1] -= 2
+    return np.stack([g, g + (np.arange(t) == t - 2)])
+
+
+def all_gain_one(t):
+    g = line_with_humps(t)
+    return np.stack([g, g + 1])
+
+
+def many_then_few(t):
+    g = line_with_humps(t)
+    return np.stack([g + (np.arange(t) == t - 2), g])
+
+
+def fractions(t):
+    g = line_with_humps(t)
+    return np.stack([g, g + (np.arange(t) == t - 2)]) / 10
+
+
+def line_with_humps(t):
+    """Ten a step, with a dent of five after the first token and a bump of five before the last."""
+    g = 10 * np.arange(t)[::-1]
+    g[1], g[-2] = g[1] - 5, g[-2] + 5
+    return g
+
+
 def numbered_anew(x, positions, kept):
     right = reference.prune(x, positions, kept)
     return right._replace(positions=np.arange(len(right.positions)))
@@ -502,6 +561,13 @@ WRONG = {
         ("below the chord is where chord minus curve is positive", above_the_chord),
         ("of equal distances take the first", last_of_ties),
     ],
+    "tipping_pair": [
+        ("this curve has a hump below the chord only: give it one above, too", one_hump),
+        ("one unit must decide: make the hump above as high as the one below", unequal_humps),
+        ("one more for all lifts chord and curve alike: change one token", all_gain_one),
+        ("few in the first row, many in the second", many_then_few),
+        ("overlaps count neurons: whole numbers", fractions),
+    ],
     "prune": [
         ("tokens keep their old positions: do not number them anew", numbered_anew),
         ("a zeroed token is still there: take it out", zeroed_in_place),
@@ -552,6 +618,20 @@ def token_by_token(g, *, signed=True):
     return np.asarray(best[1])
 
 
+def a_fifth_power(t):
+    """-x^5 for x from 1 - t to t - 1 in steps of 2: point-symmetric, so both humps are equally high."""
+    x = np.arange(1 - t, t, 2)
+    g = (t - 1) ** 5 - x**5
+    chord = np.linspace(g[0], g[-1], t)
+    return np.stack([g, g + (np.arange(t) == np.argmax(g - chord))])
+
+
+def a_straight_line(t):
+    """No hump at all keeps one token; one unit is the first hump, and it lies above."""
+    g = np.arange(t)[::-1]
+    return np.stack([g, g + (np.arange(t) == t - 2)])
+
+
 def by_index(x, positions, kept):
     if not len(x) == len(positions) == len(kept):
         raise ValueError(f"{len(x)}, {len(positions)}, {len(kept)}")
@@ -575,6 +655,7 @@ RIGHT = {
     "core_neurons": [by_rank],
     "overlap": [as_a_product],
     "elbow": [token_by_token],
+    "tipping_pair": [a_fifth_power, a_straight_line],
     "prune": [by_index],
     "attend": [key_by_key],
 }
@@ -597,6 +678,13 @@ HINTS = {
         "gap[j] = j * (last - first) - (curve[j] - first) * (t - 1), positive below the chord, in integers.",
         "np.argmax takes the first of equals; without `signed` look at np.abs(gap). Return the curve there.",
     ],
+    "tipping_pair": [
+        "The unsigned rule takes the largest distance on either side. Draw a curve with a hump below the "
+        "chord near its start and one above it near its end.",
+        "Make both humps equally high: of equals the first wins, so few are kept. Then one unit decides.",
+        "Start from a line that falls 10 a step; take 5 from the second token, give 5 to the last but one.",
+        "Copy it as the second row, with one more for the last but one; np.stack makes two rows.",
+    ],
     "prune": [
         "Two arrays lose the same rows.",
         "A token's position says where it stood in the prompt; that does not change.",
@@ -609,10 +697,16 @@ HINTS = {
     ],
 }
 
+ANOTHER = "another pair that tips"
 EQUIVALENT = {
     "attend": {
-        "q.shape[1] == k.shape[1] and len(k) == len(v) == len(kept) => len(k) == len(v) == len(kept) "
-        "(if not (q.shape[1] == k.shape[1] and len(k) == len(v) == len(kept)):)": "the product then raises "
-        "a ValueError of its own"
-    }
+        "q.shape[1] == k.shape[1] and len(k) == len(v) == len(kept) and kept.any() => "
+        "len(k) == len(v) == len(kept) and kept.any() "
+        "(if not (q.shape[1] == k.shape[1] and len(k) == len(v) == len(kept) and kept.any()):)": "the "
+        "product then raises a ValueError of its own"
+    },
+    "tipping_pair": {
+        "10 => 11 (g = 10 * np.arange(t)[::-1])": ANOTHER,
+        "10 => 9 (g = 10 * np.arange(t)[::-1])": ANOTHER,
+    },
 }

@@ -388,6 +388,41 @@ def signed_weights(selected, a):
     return right._replace(weighted_recall=np.asarray(a[selected].sum() / a.sum()))
 
 
+def reading(weights, of=lambda d, m: 2 * d * m):
+    """A wrong bill: `weights(d, r, m, keep)` over those `of` the dense layer."""
+
+    def answer(params, *, keep):
+        reference.weights_read(params, keep=keep)
+        (d, r), m = params.down.shape, params.up.shape[1]
+        return np.asarray(weights(d, r, m, keep) / of(d, m))
+
+    return answer
+
+
+def free_predictor(d, r, m, keep):
+    return 2 * d * keep
+
+
+def first_map_alone(d, r, m, keep):
+    return r * d + 2 * d * keep
+
+
+def one_matrix(d, r, m, keep):
+    return r * (d + m) + d * keep
+
+
+def first_matrix_whole(d, r, m, keep):
+    return r * (d + m) + d * m + d * keep
+
+
+def multiplied_out(d, r, m, keep):
+    return d * m + 2 * d * keep
+
+
+def whole_bill(d, r, m, keep):
+    return r * (d + m) + 2 * d * keep
+
+
 WRONG = {
     "logits": [
         ("there is no nonlinearity between the two maps", nonlinearity_between),
@@ -433,6 +468,15 @@ WRONG = {
         ("the third number weighs each neuron by |a|", unweighted_recall),
         ("weigh by |a|, or negative values cancel positive ones", signed_weights),
     ],
+    "weights_read": [
+        ("the predictor's own weights are read for every token, too", reading(free_predictor)),
+        ("the predictor has two maps: r d weights and r m", reading(first_map_alone)),
+        ("a predicted neuron is a column of K and one of V: 2 d weights", reading(one_matrix)),
+        ("K is not read whole: that is what the predictor is for", reading(first_matrix_whole)),
+        ("the two maps are read one after the other, not as one d x m matrix", reading(multiplied_out)),
+        ("the dense layer has two matrices: divide by 2 d m", reading(whole_bill, lambda d, m: d * m)),
+        ("a share: divide by the weights of the dense layer", reading(whole_bill, lambda d, m: 1)),
+    ],
 }
 
 
@@ -476,6 +520,16 @@ def agreement_by_loop(selected, a):
     return hits / sum(v > 0 for _, v in pairs), hits / sum(bool(s) for s, _ in pairs), weight
 
 
+def weights_counted(params, *, keep):
+    """Every array that is read, by its size."""
+    d, m = len(params.down), params.up.shape[1]
+    if not 0 <= keep <= m:
+        raise ValueError(f"keep={keep} of {m}")
+    K, V = np.ones((d, m)), np.ones((d, m))
+    read = sum(a.size for a in (*params, K[:, :keep], V[:, :keep]))
+    return np.float64(read / (K.size + V.size))
+
+
 RIGHT = {
     "logits": [logits_by_rank],
     "loss": [loss_in_two_parts],
@@ -483,6 +537,7 @@ RIGHT = {
     "select": [select_by_rank],
     "ffn": [masking(masked)],
     "agreement": [agreement_by_loop],
+    "weights_read": [weights_counted],
 }
 
 UNCHECKED = "(x.shape[1], params.down.shape[1]) != (len(params.down), len(params.up))"
@@ -526,5 +581,10 @@ HINTS = {
         "Two boolean arrays: what is active (a > 0), what was selected. What is in both?",
         "Recall and precision share the numerator: hits over active, hits over selected.",
         "The third is np.abs(a[selected]).sum() over np.abs(a).sum().",
+    ],
+    "weights_read": [
+        "List every array that one token reads: two of the predictor, and the columns that it asks for.",
+        "params.down has d r weights, params.up r m; each of `keep` neurons d in K and d in V.",
+        "(r * (d + m) + 2 * d * keep) / (2 * d * m), after a ValueError for a keep outside 0..m.",
     ],
 }

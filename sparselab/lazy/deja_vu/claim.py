@@ -65,14 +65,14 @@ def inputs_and_activations(model: TinyLM, tokens: Tensor) -> list[tuple[Tensor, 
     return [(at[name + "x"].flatten(0, 1), at[name + "hidden"].flatten(0, 1)) for name in names]
 
 
-def train(x: Tensor, a: Tensor, *, seed: int) -> fast.Params:
+def train(x: Tensor, a: Tensor, *, seed: int, steps: int = STEPS, rate: float = RATE) -> fast.Params:
     """A predictor fitted by AdamW."""
     generator = torch.Generator().manual_seed(seed)
     down = torch.randn(x.shape[1], RANK, generator=generator) * x.shape[1] ** -0.5
     up = torch.randn(RANK, a.shape[1], generator=generator) * RANK**-0.5
     params = fast.Params(down.requires_grad_(), up.requires_grad_())
-    adam = torch.optim.AdamW(params, RATE, weight_decay=0.01, fused=True)
-    for _ in range(STEPS):
+    adam = torch.optim.AdamW(params, rate, weight_decay=0.01, fused=True)
+    for _ in range(steps):
         chosen = torch.randint(len(x), (BATCH,), generator=generator)
         adam.zero_grad()
         fast.loss(params, x[chosen], a[chosen]).backward()

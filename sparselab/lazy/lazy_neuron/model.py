@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from sparselab.formats.rows import fast as rows
 from sparselab.lazy.lazy_neuron import fast
 from sparselab.models import FFNWeights
 from sparselab.train import idle_down_block, lm
@@ -30,9 +30,9 @@ def decode_topk_ffn(w: FFNWeights) -> Callable[[Tensor], Tensor]:
     def ffn(x: Tensor) -> Tensor:
         a = hidden(x, w)
         neuron = a.nonzero().squeeze(1)
-        return F.embedding_bag(neuron[None], V, mode="sum", per_sample_weights=a[neuron][None])[0]
+        return rows.total(V, neuron, a[neuron])
 
     return ffn
 
 
-RECIPES = {"lm_topk": lm(ffn=hidden, neurons=NEURONS, flops=idle_down_block)}
+RECIPES = {"lm_topk": lm("Top-k ReLU", ffn=hidden, neurons=NEURONS, flops=idle_down_block)}

@@ -403,9 +403,36 @@ def one_factor_forgotten(*, outputs, inputs, sparsity, rho):
     return right._replace(rank=rank, traffic=right.channels / inputs + rank / outputs)
 
 
+def rank_by_the_area(*, outputs, inputs, sparsity, rho):
+    right = reference.budget(outputs=outputs, inputs=inputs, sparsity=sparsity, rho=rho)
+    left = (1 - sparsity) * outputs * inputs - right.channels * outputs
+    rank = int(left / (outputs * inputs))
+    traffic = right.channels / inputs + rank * (outputs + inputs) / (outputs * inputs)
+    return right._replace(rank=rank, traffic=traffic)
+
+
 def rho_of_all(*, outputs, inputs, sparsity, rho):
     right = reference.budget(outputs=outputs, inputs=inputs, sparsity=sparsity, rho=rho)
     return right._replace(keep=rho)
+
+
+def keep_of_whole_channels(*, outputs, inputs, sparsity, rho):
+    right = reference.budget(outputs=outputs, inputs=inputs, sparsity=sparsity, rho=rho)
+    return right._replace(keep=right.channels / inputs)
+
+
+def channels_rounded_up(*, outputs, inputs, sparsity, rho):
+    right = reference.budget(outputs=outputs, inputs=inputs, sparsity=sparsity, rho=rho)
+    channels = int(np.ceil(inputs * right.keep))
+    rank = int(((1 - sparsity) * outputs * inputs - channels * outputs) / (outputs + inputs))
+    traffic = channels / inputs + rank * (outputs + inputs) / (outputs * inputs)
+    return reference.Budget(right.keep, channels, rank, traffic)
+
+
+def cut_for_each_token(x, scale, *, keep):
+    reference.calibrate(x, scale, keep=keep)
+    k = int(x.shape[1] * (1 - keep))
+    return np.sort(np.abs(x) * scale, axis=1)[:, k - 1] if k else np.zeros(len(x))
 
 
 def per_token(x, scale, *, keep):
@@ -428,6 +455,11 @@ def next_score(x, scale, *, keep):
     reference.calibrate(x, scale, keep=keep)
     scores = np.sort(np.abs(x) * scale, axis=None)
     return np.asarray(scores[min(int(x.size * (1 - keep)), x.size - 1)])
+
+
+def nothing_dropped_reads_the_end(x, scale, *, keep):
+    reference.calibrate(x, scale, keep=keep)
+    return np.asarray(np.sort(np.abs(x) * scale, axis=None)[int(x.size * (1 - keep)) - 1])
 
 
 def unscaled(x, scale, *, keep):
@@ -478,7 +510,13 @@ def positive_alone(x, layer, cut):
     return large @ layer.w.T + (x - large) @ layer.right.T @ layer.left.T
 
 
-def search_with(survivors=None, sign=1, stale=False):
+def factors_in_the_wrong_order(x, layer, cut):
+    reference.linear(x, layer, cut)
+    large = np.where(np.abs(x) * layer.scale > cut, x, 0)
+    return large @ layer.w.T + (x - large) @ layer.left @ layer.right
+
+
+def search_with(survivors=None, sign=1, stale=False, children_first=False):
     """A search that differs from the definition in one step."""
 
     def answer(fitness, draws, *, elite, centre=0.95, step=0.05):
@@ -490,7 +528,8 @@ def search_with(survivors=None, sign=1, stale=False):
             kept = np.argsort(sign * cost, kind="stable")[:elite]
             children = reference.breed(rho[kept], parents, cross, noise, step=step)
             stay = kept[:survivors]
-            rho = rho if stale else np.concatenate([rho[stay], children])
+            family = [children, rho[stay]] if children_first else [rho[stay], children]
+            rho = rho if stale else np.concatenate(family)
             cost = np.array([float(fitness(one)) for one in (children if stale else rho)])
             rho = children if stale else rho
             best.append(cost[np.argsort(sign * cost, kind="stable")[0]])
@@ -550,13 +589,21 @@ WRONG = {
         ("sparsity is the share dropped: the budget is 1 - sparsity", sparsity_is_kept),
         ("a channel is an input, a column of W: it costs `outputs` numbers", rows_are_channels),
         ("one rank costs a row and a column: outputs + inputs numbers", one_factor_forgotten),
+        ("keep is rho (1 - sparsity) itself; only the channels are rounded", keep_of_whole_channels),
+        ("a channel that fits in part does not fit: round down", channels_rounded_up),
+        ("one rank costs outputs + inputs numbers, not outputs times inputs", rank_by_the_area),
         ("rho is a share of the budget, not of the inputs: keep = rho (1 - sparsity)", rho_of_all),
     ],
     "calibrate": [
         ("one cut for the layer, from all tokens together, not one for each token", per_token),
+        (
+            "sort all scores in one list: a single number comes out, not one for each token",
+            cut_for_each_token,
+        ),
         ("keep is the share above the cut: 1 - keep of the scores lie at or below it", kth_largest),
         ("take a score, the k-th smallest, not a value between two", interpolated),
         ("the k-th smallest is entry k - 1 of the sorted scores", next_score),
+        ("where k is 0 nothing is dropped: scores[k - 1] is then the largest", nothing_dropped_reads_the_end),
         ("the score is |x| times the scale", unscaled),
         ("a large negative input matters as much as a positive one: take |x|", signed_scores),
     ],
@@ -567,11 +614,13 @@ WRONG = {
         ("compare |x| scale with the cut, not |x|", magnitude_alone),
         ("the scale decides which way an entry takes; its value stays x", scale_stays_in),
         ("an entry on the cut is small: the comparison is strict", cut_is_kept),
+        ("W meets x transposed, and so do its factors: first right, then left", factors_in_the_wrong_order),
         ("a large negative input matters as much as a positive one: take |x|", positive_alone),
     ],
     "search": [
         ("the elite lives on unchanged: without it the best can get worse", search_with(stale=True)),
         ("all of the elite lives on, not only the best", search_with(survivors=1)),
+        ("of equal fitness the elite ranks before its children", search_with(children_first=True)),
         ("fitness is a loss: the least is best", search_with(sign=-1)),
         ("start with all ones and the uniform recipe in the first two places", no_first_recipes),
         ("best has an entry for the start and for each generation", last_generation_only),
@@ -677,16 +726,4 @@ HINTS = {
         "Fourteen numbers are a layer: rho and sparsity of q, then of k, v, o, gate, up and down.",
         "values[14 * l : 14 * l + 14] is layer l; its even places are rho, its odd ones the sparsity.",
     ],
-}
-
-EQUIVALENT = {
-    "search": {
-        "not cross.shape == noise.shape == (len(parents), elite.shape[1]) => False "
-        "(if not cross.shape == noise.shape == (len(parents), elite.shape[1]):)": "search has compared the "
-        "sizes already"
-    },
-    "recipe": {
-        f"1 => {other} (for i, word in enumerate(text.split(), 1):)": "changes the wording of an error only"
-        for other in (0, 2)
-    },
 }

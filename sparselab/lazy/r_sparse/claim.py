@@ -62,7 +62,8 @@ def on_text(seed: int) -> dict[str, float]:
     for percent in (50, 70):
 
         def cost(rho: Tensor, on: np.ndarray = seen, weighted: bool = True, percent: int = percent) -> float:
-            insert(model, projections, rho, sparsity=percent / 100, weighted=weighted)
+            how = dict(sparsity=percent / 100, weighted=weighted)
+            insert(model, [sparse(one, float(r), **how) for one, r in zip(projections, rho, strict=True)])
             return bits(model, on)
 
         best = fast.search(cost, draws(rng, genes=len(projections)), elite=ELITE)
@@ -113,14 +114,8 @@ def drift(seen: list[Projection], unseen: list[Projection], *, keep: float) -> f
     return max(abs(share - keep) for share in shares)
 
 
-def insert(
-    model: TinyLM, projections: list[Projection], rho: Tensor, *, sparsity: float, weighted: bool
-) -> None:
-    """Put the R-Sparse form of every projection in its place."""
-    maps = [
-        sparse(projection, float(r), sparsity=sparsity, weighted=weighted)
-        for projection, r in zip(projections, rho, strict=True)
-    ]
+def insert(model: TinyLM, maps: list[Callable[[Tensor], Tensor]]) -> None:
+    """Put these maps in place of the projections, in the order of `calibrated`."""
     for i, block in enumerate(model.blocks):
         q, k, v, o, gate, up, down = maps[7 * i : 7 * i + 7]
         block.attention.qkv = Map(lambda x, qkv=(q, k, v): torch.cat([f(x) for f in qkv], dim=-1))

@@ -4,6 +4,7 @@ import numpy as np
 
 from sparselab import judge
 from sparselab.lazy.spark import reference
+from sparselab.topk.exact import reference as exact
 from sparselab.topk.statistical import reference as statistical
 
 
@@ -111,6 +112,7 @@ def cases(rng):
     yield "attend", "predictor of one coordinate", dict(head, keep=3, r=1)
     yield "attend", "heads that do not divide", dict(head, q=q[:, :1], keep=3, r=3)
     yield "attend", "one batch of keys for two", dict(head, k=k[:1], v=v[:1, ..., :5], keep=3, r=3)
+    yield "attend", "one batch of keys for two of values", dict(head, k=k[:1], keep=3, r=3)
     yield "attend", "one batch of values for two", dict(head, v=v[:1], keep=3, r=3)
     yield "attend", "keys of another width", dict(head, k=k[..., :5], keep=3, r=3)
     yield "attend", "values for other keys", dict(head, v=v[:, :, :8], keep=3, r=3)
@@ -333,6 +335,14 @@ def hard(u, k):
     return np.where(statistical.survivors(u, k=k), reference.gelu(u), 0)
 
 
+def exactly_k(u, k):
+    return reference.gelu(np.where(exact.mask(u, k=k), u, 0))
+
+
+def only_relu(u, k):
+    return reference.gelu(np.maximum(u, 0))
+
+
 def no_gelu(u, k):
     return statistical.soft(u, k=k)
 
@@ -357,9 +367,15 @@ def no_split(q, K1, K2, V, *, k):
     return (reference.gelu(statistical.soft(u, k=k)) * u) @ V.T
 
 
+def gelu_of_the_values(q, K1, K2, V, *, k):
+    reference.ffn(q, K1, K2, V, k=k)
+    r = len(K1)
+    return (statistical.soft(q[..., :r] @ K1, k=k) * reference.gelu(q[..., r:] @ K2)) @ V.T
+
+
 def parts_swapped(q, K1, K2, V, *, k):
     reference.ffn(q, K1, K2, V, k=k)
-    return reference.ffn(np.roll(q, len(K2), axis=-1), K1, K2, V, k=k)
+    return reference.ffn(np.roll(q, len(K1), axis=-1), K1, K2, V, k=k)
 
 
 def decode_with(wrong):
@@ -396,6 +412,21 @@ def dense_values(*, width, entries, r, k):
     return 2 * (r * entries + (width - r) * min(k, entries) + width * entries)
 
 
+def without_values(*, width, entries, r, k):
+    reference.flops(width=width, entries=entries, r=r, k=k)
+    return 2 * (r * entries + (width - r) * min(k, entries))
+
+
+def whole_rows_of_k2(*, width, entries, r, k):
+    reference.flops(width=width, entries=entries, r=r, k=k)
+    return 2 * (r * entries + 2 * width * min(k, entries))
+
+
+def more_than_there_are(*, width, entries, r, k):
+    reference.flops(width=width, entries=entries, r=r, k=k)
+    return 2 * (r * entries + (width - r) * k + width * k)
+
+
 def causal(scores):
     t, s = scores.shape[-2:]
     return np.broadcast_to(np.tri(t, s, s - t, dtype=bool), scores.shape)
@@ -415,6 +446,10 @@ def selection(kept):
 
 def hidden_as_zeros(scores, visible, keep):
     return scores > _threshold(np.where(visible, scores, 0), np.full_like(scores, True), keep)
+
+
+def hidden_as_minus_1e9(scores, visible, keep):
+    return scores > _threshold(np.where(visible, scores, -1e9), np.full_like(scores, True), keep)
 
 
 def whole_rows(scores, visible, keep):
@@ -441,11 +476,40 @@ def not_causal(scores, *, keep):
     return statistical.survivors(scores, k=keep, keep_max=True)
 
 
+def from_the_first_token(scores, *, keep):
+    """The last of many queries see no more than the first would."""
+    reference.select(scores, keep=keep)
+    t, s = scores.shape[-2:]
+    return _select(scores, np.tri(t, s, dtype=bool), keep)
+
+
+def not_itself(scores, *, keep):
+    """Query i sees the keys before its own place; the first one, which would see none, its own."""
+    reference.select(scores, keep=keep)
+    t, s = scores.shape[-2:]
+    seen = np.tri(t, s, s - t - 1, dtype=bool)
+    seen[:, 0] = True
+    return _select(scores, seen, keep)
+
+
+def _select(scores, seen, keep):
+    seen = np.broadcast_to(seen, scores.shape)
+    if keep >= scores.shape[-1]:
+        return seen.copy()
+    return statistical.survivors(scores, k=keep, mask=seen, keep_max=True)
+
+
 def rows_may_be_empty(scores, *, keep):
     reference.select(scores, keep=keep)
     if keep >= scores.shape[-1]:
         return causal(scores).copy()
     return statistical.survivors(scores, k=keep, mask=causal(scores))
+
+
+def all_maxima(scores, *, keep):
+    kept = rows_may_be_empty(scores, keep=keep)
+    seen = np.where(causal(scores), scores, -np.inf)
+    return kept | (~kept.any(axis=-1, keepdims=True) & (seen == seen.max(axis=-1, keepdims=True)))
 
 
 def _threshold(scores, counted, keep):
@@ -461,33 +525,65 @@ def _quantile(share):
     return np.vectorize(lambda p: NormalDist().inv_cdf(1 - min(p, 1 - 1e-12)))(share)
 
 
-def attention(weights=lambda p, w: p * np.logaddexp(0, w), shift=False, split=True, scale=None):
-    """`attend` with another way from the softmax p and the other half's products w to the weights."""
+def attention(weigh):
+    """`attend` with another way to its weights: from scores u, the other half's products w, the selection."""
 
-    def attend(q, k, v, *, keep, r, scale=scale, value_scale=None):
+    def attend(q, k, v, *, keep, r, scale=None, value_scale=None):
         reference.attend(q, k, v, keep=keep, r=r)
-        d = q.shape[-1]
         k, v = (np.repeat(a, q.shape[1] // k.shape[1], axis=1) for a in (k, v))
-        by, at = (
-            (r**-0.5 if scale is None else scale),
-            ((d - r) ** -0.5 if value_scale is None else value_scale),
-        )
+        by = r**-0.5 if scale is None else scale
+        at = (q.shape[-1] - r) ** -0.5 if value_scale is None else value_scale
         u = by * q[..., :r] @ k[..., :r].mT
         w = at * q[..., r:] @ k[..., r:].mT
-        kept = reference.select(u, keep=keep)
-        if shift and keep < u.shape[-1]:
-            theta = statistical.threshold(u, k=keep, mask=causal(u))
-            u = u - np.where(np.isfinite(theta), theta, 0)[..., None]
-        u = np.where(kept, u, -np.inf)
-        p = np.exp(u - u.max(axis=-1, keepdims=True))
-        return weights(p / p.sum(axis=-1, keepdims=True), np.where(kept, w, -np.inf)) @ v
+        return weigh(u, w, reference.select(u, keep=keep)) @ v
 
     return attend
 
 
-def renormalised(p, w):
-    total = p * np.logaddexp(0, w)
-    return total / np.maximum(total.sum(axis=-1, keepdims=True), 1e-300)
+def softmax(u, kept):
+    u = np.where(kept, u, -np.inf)
+    p = np.exp(u - u.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def softplus(w):
+    return np.logaddexp(0, w)
+
+
+def without_softplus(u, w, kept):
+    return softmax(u, kept)
+
+
+def renormalised(u, w, kept):
+    weights = softmax(u, kept) * softplus(w)
+    return weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-300)
+
+
+def relu_for_softplus(u, w, kept):
+    return softmax(u, kept) * np.maximum(w, 0)
+
+
+def softplus_of_the_scores(u, w, kept):
+    return softmax(u, kept) * softplus(u)
+
+
+def dropped_afterwards(u, w, kept):
+    return softmax(u, causal(u)) * kept * softplus(w)
+
+
+def dropped_as_zeros(u, w, kept):
+    return softmax(np.where(kept, u, 0), True) * softplus(w)
+
+
+def overflowing(u, w, kept):
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = np.where(kept, np.exp(u), 0)
+        return p / p.sum(axis=-1, keepdims=True) * softplus(w)
+
+
+def shifted(u, w, kept):
+    """Soft or hard selection: what a row subtracts cancels in its softmax."""
+    return softmax(u - np.where(kept, u, np.inf).min(axis=-1, keepdims=True), kept) * softplus(w)
 
 
 def grouped_by_turns(q, k, v, *, keep, r, scale=None, value_scale=None):
@@ -501,6 +597,10 @@ def scaled_by_the_whole(q, k, v, *, keep, r, scale=None, value_scale=None):
     d = q.shape[-1] ** -0.5
     scale, value_scale = (d if s is None else s for s in (scale, value_scale))
     return reference.attend(q, k, v, keep=keep, r=r, scale=scale, value_scale=value_scale)
+
+
+def unscaled(q, k, v, *, keep, r, scale=None, value_scale=None):
+    return reference.attend(q, k, v, keep=keep, r=r, scale=1.0, value_scale=1.0)
 
 
 def halves_swapped(q, k, v, *, keep, r, scale=None, value_scale=None):
@@ -519,6 +619,9 @@ LAYER = [
     ("the standard deviation divides by n, not by n - 1", layer(sample_deviation)),
     ("split the coordinates before the products: q[:r] predicts, q[r:] gives the value", no_split),
     ("the FIRST r coordinates predict", parts_swapped),
+    ("statistical top-k: about k, less the threshold, and not the k largest as they are", layer(exactly_k)),
+    ("a ReLU lets about half of the neurons pass: the scores go through statistical top-k", layer(only_relu)),
+    ("the GELU belongs to the scores that choose, not to the values of the other half", gelu_of_the_values),
 ]
 WRONG = {
     "ffn": LAYER,
@@ -532,20 +635,32 @@ WRONG = {
         ("a multiplication and an addition are two FLOPs", multiplications_only),
         ("the predictor is dense: 2 r n, whatever k", sparse_predictor),
         ("V is read at the k picked entries only", dense_values),
+        ("V is missing: each picked entry adds a column of `width` numbers", without_values),
+        ("the r coordinates of K1 are read already: K2 has width - r", whole_rows_of_k2),
+        ("no more than the entries there are can be picked: min(k, entries)", more_than_there_are),
     ],
     "select": [
         ("a key that is hidden is no zero: leave it out of the statistics", selection(hidden_as_zeros)),
+        ("a key that is hidden is no -1e9: leave it out of the statistics", selection(hidden_as_minus_1e9)),
         ("the statistics are those of the visible keys only", selection(whole_rows)),
         ("the quantile belongs to the row: 1 - keep/n, n the keys it sees", selection(one_quantile)),
         ("a threshold keeps about `keep`, not exactly", selection(exactly_keep)),
         ("no query sees the future", not_causal),
+        ("the t queries are the LAST of s tokens: np.tri(t, s, s - t)", from_the_first_token),
+        ("a query sees its own key, too", not_itself),
         ("where nothing exceeds the threshold the maximum stays", rows_may_be_empty),
+        ("of equal maxima the first alone stays", all_maxima),
     ],
     "attend": [
-        ("softmax weights and softplus are multiplied", attention(lambda p, w: p)),
+        ("each softmax weight is multiplied by softplus of the other half", attention(without_softplus)),
         ("the weights are not normalised again", attention(renormalised)),
-        ("softplus(w) = ln(1 + e^w), not the ReLU", attention(lambda p, w: p * np.maximum(w, 0))),
+        ("softplus(w) = ln(1 + e^w), not the ReLU", attention(relu_for_softplus)),
+        ("softplus takes the products of the OTHER coordinates", attention(softplus_of_the_scores)),
+        ("select before the softmax: it runs over the chosen keys alone", attention(dropped_afterwards)),
+        ("a dropped score is -inf before the softmax, for e^0 = 1 counts", attention(dropped_as_zeros)),
         ("runs of h/g query heads share a key head, not every g-th", grouped_by_turns),
+        ("large scores overflow: take the row's maximum away before the exponential", attention(overflowing)),
+        ("the products are multiplied by `scale` and by `value_scale`", unscaled),
         ("each part has its own width: scales r^-0.5 and (d - r)^-0.5", scaled_by_the_whole),
         ("the FIRST r coordinates choose, the others give the softplus", halves_swapped),
     ],
@@ -600,7 +715,10 @@ def select_by_row(scores, *, keep):
 EQUIVALENT = {
     "select": {
         label: "statistical top-k refuses it too, in other words"
-        for label in ("keep < 1 => False (if keep < 1:)", "1 => 0 (if keep < 1:)")
+        for label in (
+            "t > s or keep < 1 => t > s (if t > s or keep < 1:)",
+            "1 => 0 (if t > s or keep < 1:)",
+        )
     },
     "decode": {
         "1 => 0 (if V.shape != (q.shape[-1], K1.shape[1]):)": "one token has one axis: last is first",
@@ -615,7 +733,7 @@ RIGHT = {
     "decode": [decode_by_lists],
     "flops": [flops_by_matrix],
     "select": [select_by_row],
-    "attend": [attention(shift=True)],  # soft or hard: the shift cancels in the softmax
+    "attend": [attention(shifted)],
 }
 
 HINTS = {
@@ -636,8 +754,9 @@ HINTS = {
     ],
     "select": [
         "Which keys does row i see? Everything else must be out of the mean, the deviation and the count.",
-        "np.tri(t, s, s - t) marks what is visible; a row of n <= keep keeps it all, whatever the scores.",
-        "statistical.survivors with mask=visible and keep_max=True does the rest; keep >= s needs no cut.",
+        "np.tri(t, s, s - t, dtype=bool), broadcast to the scores, is visible; keep >= s keeps all of it.",
+        "Kept is what is visible and exceeds statistical.threshold(scores, k=keep, mask=visible)[..., None].",
+        "Last, set the first maximum of each row's visible scores to True: argmax, then np.put_along_axis.",
     ],
     "attend": [
         "Two score matrices from the two parts of q and k. One is selected and goes through the softmax.",

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparselab.formats.rows import fast as rows
 from sparselab.topk.statistical import fast as statistical
 
 __all__ = ["hidden", "ffn", "decode", "gate_ffn", "flops", "rotary_halves", "select", "attend", "attend_one"]
@@ -45,9 +46,7 @@ def decode(
     r = len(K1)
     active = statistical.soft(K1.T @ q[:r], k=k)
     neuron = active.detach().nonzero().squeeze(1)
-    h = F.gelu(active[neuron]) * (K2.T[neuron] @ q[r:])
-    whole = neuron.new_zeros(1)
-    return F.embedding_bag(neuron, V.T, whole, mode="sum", per_sample_weights=h).squeeze(0)
+    return rows.total(V.T, neuron, F.gelu(active[neuron]) * rows.dot(K2.T, neuron, q[r:]))
 
 
 def gate_ffn(

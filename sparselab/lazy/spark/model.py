@@ -51,6 +51,6 @@ def block(config: dict, active: float, keys: float) -> float:
 
 
 RECIPES = {
-    "lm_spark": lm(ffn=hidden, attend=attend, rotate=rotate, neurons=NEURONS, flops=block),
-    "lm_spark_ffn": lm(ffn=hidden, neurons=NEURONS, flops=ffn_block),
+    "lm_spark": lm("Spark", ffn=hidden, attend=attend, rotate=rotate, neurons=NEURONS, flops=block),
+    "lm_spark_ffn": lm("Spark, dense attention", ffn=hidden, neurons=NEURONS, flops=ffn_block),
 }

@@ -41,6 +41,18 @@ METHOD = Method(
             at_least=0,
         ),
         Claim(
+            text="as released, the best of 3 beats greedy decoding, one row of as many passes: nats gained",
+            metric="released_best_over_greedy",
+            at_least=0,
+            reproduced=False,
+        ),
+        Claim(
+            text="as released, 3 drafts share the blend: effective number",
+            metric="released_voices",
+            at_least=2,
+            reproduced=False,
+        ),
+        Claim(
             text="as released, the mean draft beats the mean nucleus sample: nats per byte gained",
             metric="released_mean_gain",
             at_least=0,
@@ -52,9 +64,21 @@ METHOD = Method(
             at_least=0,
             reproduced=False,
         ),
+        Claim(
+            text="tuned for the mean draft, it beats the n-grams without a model: nats per byte gained",
+            metric="mean_over_table",
+            at_least=0,
+            reproduced=False,
+        ),
         Claim(text="beam search is the ceiling: nats per byte above", metric="beam_gap", at_least=0),
         Claim(text="n-grams carry drafts 2 and 3: nats per byte gained", metric="ngram_gain", at_least=0.1),
         Claim(text="cosine to the mixture at token 10", metric="last_cosine", at_least=0.6),
+        Claim(
+            text="nearer to it than the best draft alone: cosine gained",
+            metric="last_cosine_over_best",
+            at_least=0,
+            reproduced=False,
+        ),
         Claim(text="it falls: from token 2 to token 10", metric="cosine_fall", at_least=0),
         Claim(
             text="nearer to the drafts' geometric mean than to their mixture: ratio of divergences",

@@ -53,6 +53,9 @@ def cases(rng):
     yield "geometric_mean", "a score for all", dict(log_p=log_p, scores=scores[:1])
     yield "geometric_mean", "all dead", dict(log_p=log_p, scores=np.full(3, -np.inf))
 
+    for k, v in ((2, 3), (2, 256), (3, 4), (3, 10), (5, 6), (8, 20)):
+        yield "compromise", f"{k} drafts, {v} tokens", dict(k=k, v=v)
+
     logits = rng.normal(size=9) * 3
     yield "shortlist", "4 of 9", dict(logits=logits, keep=4)
     yield "shortlist", "sharp", dict(logits=logits, keep=4, temperature=0.06)
@@ -300,6 +303,27 @@ def an_affine_model_predicts_it(call, got, log_p, scores):
     return same(got - got[0], superposed - superposed[0])
 
 
+def distributions_in_logarithms(call, got, k, v):
+    return got.shape == (k, v) and np.isfinite(got).all() and same(np.exp(got).sum(axis=1), np.ones(k))
+
+
+def one_favourite_each(call, got, k, v):
+    return all(len(_favourites(row)) == 1 for row in np.exp(got))
+
+
+def geometric_mean_prefers_another(call, got, k, v):
+    return not _favourites(np.exp(reference.geometric_mean(got, np.zeros(k)))) & set(got.argmax(axis=1))
+
+
+def mixture_sides_with_a_draft(call, got, k, v):
+    return _favourites(np.exp(got).mean(axis=0)) <= set(got.argmax(axis=1))
+
+
+def _favourites(chance):
+    """The most likely token, or several that share the first place."""
+    return set(np.flatnonzero(chance > chance.max() * (1 - 1e-9)))
+
+
 def shortlist_sums_to_one(call, got, logits, keep, temperature=1.0):
     return same(np.exp(got.log_p).sum(), np.array(1.0)) and (np.diff(got.log_p) <= 0).all()
 
@@ -488,6 +512,12 @@ CHECKS = {
         ("a constant added to a row changes nothing", constants_of_rows_are_irrelevant),
         ("a model with affine logits predicts it from the superposed input", an_affine_model_predicts_it),
     ],
+    "compromise": [
+        ("each row is a distribution, given as finite logarithms", distributions_in_logarithms),
+        ("each draft has one favourite", one_favourite_each),
+        ("the favourite of the geometric mean is the favourite of no draft", geometric_mean_prefers_another),
+        ("the favourite of the mixture is the favourite of a draft", mixture_sides_with_a_draft),
+    ],
     "shortlist": [
         ("it is a distribution, best first", shortlist_sums_to_one),
         ("three times the logits at three times the temperature is the same", temperature_scales_logits),
@@ -575,6 +605,16 @@ def gamma_by_base_two(scores):
     return p / p.sum()
 
 
+def underflowing(scores):
+    with np.errstate(invalid="ignore"):
+        return np.exp(scores) / np.exp(scores).sum()
+
+
+def scores_as_shares(scores):
+    with np.errstate(invalid="ignore"):
+        return scores / scores.sum()
+
+
 def gamma(scores):
     p = np.exp(scores - scores.max())
     return p / p.sum()
@@ -599,6 +639,39 @@ def equal_mean(log_p, scores):
 
 def product(log_p, scores):
     return reference.geometric_mean(log_p * len(scores), scores)
+
+
+def bids(k, v, *, own, shared, rest=1e-3):
+    """Each of k drafts gives `own` to its favourite, `shared` to one token that all know, a little to all."""
+    chance = np.full((k, v), rest / v)
+    chance[:, -1] = shared
+    chance[np.arange(k), np.arange(k)] = own
+    return chance / chance.sum(axis=1, keepdims=True)
+
+
+def liked_too_well(k, v):
+    return np.log(bids(k, v, own=0.55, shared=0.45))
+
+
+def all_alike(k, v):
+    return np.log(bids(1, v, own=0.7, shared=0.3)).repeat(k, axis=0)
+
+
+def nothing_in_common(k, v):
+    return np.log(bids(k, v, own=0.9, shared=0.1 / v, rest=0.1))
+
+
+def zero_elsewhere(k, v):
+    with np.errstate(divide="ignore"):
+        return np.log(bids(k, v, own=0.7, shared=0.3 / k, rest=0.0))
+
+
+def probabilities(k, v):
+    return bids(k, v, own=1.0, shared=0.5 / k)
+
+
+def undecided(k, v):
+    return np.log(bids(k, v, own=0.5, shared=0.5))
 
 
 def listing(change):
@@ -697,6 +770,17 @@ def arithmetic(log_p, p_ngram, right, alpha, penalty):
     return np.where(any_support, mean, right)
 
 
+def arithmetic_for_all(log_p, p_ngram, right, alpha, penalty):
+    with np.errstate(divide="ignore"):
+        return np.log((1 - alpha) * np.exp(log_p) + alpha * p_ngram)
+
+
+def straight(log_p, p_ngram, *, alpha, penalty=200.0):
+    reference.interpolate(log_p, p_ngram, alpha=alpha, penalty=penalty)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (1 - alpha) * log_p + alpha * np.log(p_ngram)
+
+
 def nan_for_zero(log_p, p_ngram, right, alpha, penalty):
     with np.errstate(divide="ignore", invalid="ignore"):
         mixed = (1 - alpha) * log_p + alpha * np.log(p_ngram)
@@ -707,6 +791,13 @@ def nan_for_zero(log_p, p_ngram, right, alpha, penalty):
 def each_token_pays(log_p, p_ngram, right, alpha, penalty):
     alone = np.where(log_p > -np.inf, (1 - alpha) * np.where(log_p > -np.inf, log_p, 0), -np.inf) - penalty
     return np.where(right > -np.inf, right, alone)
+
+
+def each_token_pays_always(log_p, p_ngram, *, alpha, penalty=200.0):
+    reference.interpolate(log_p, p_ngram, alpha=alpha, penalty=penalty)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mixed = (1 - alpha) * log_p + alpha * np.log(p_ngram)
+        return np.where(p_ngram > 0, mixed, (1 - alpha) * log_p - penalty)
 
 
 def exponents_swapped(log_p, p_ngram, right, alpha, penalty):
@@ -852,12 +943,22 @@ WRONG = {
         ),
         ("all drafts are mixed, not the best one taken", mixing(best_only)),
         ("scores are natural logarithms", mixing(gamma_by_base_two)),
+        ("the chances of a long text are all 0: subtract the largest score first", mixing(underflowing)),
+        ("scores are logarithms: exponentiate them", mixing(scores_as_shares)),
     ],
     "geometric_mean": [
         ("a weighted mean of LOGARITHMS: this is the mixture", mixture),
         ("the mean of logarithms is not normalised", plain_sum),
         ("the rows weigh by the drafts' probabilities", equal_mean),
         ("a mean, not a product: the weights sum to 1", product),
+    ],
+    "compromise": [
+        ("all like the common token so well that it leads in the mixture, too", liked_too_well),
+        ("the drafts agree: there is nothing to compromise on", all_alike),
+        ("no token is likely enough for every draft", nothing_in_common),
+        ("a chance of 0 has no logarithm: leave every token a little", zero_elsewhere),
+        ("logarithms are asked for", probabilities),
+        ("a draft with two favourites has none", undecided),
     ],
     "shortlist": [
         ("renormalise over the tokens that are left", listing(not_renormalised)),
@@ -878,8 +979,11 @@ WRONG = {
     ],
     "interpolate": [
         ("a geometric mean: weigh the logarithms, not the probabilities", combining(arithmetic)),
+        ("a geometric mean: weigh the logarithms, not the probabilities", combining(arithmetic_for_all)),
         ("0 times -inf is NaN: treat impossible tokens apart", combining(nan_for_zero)),
+        ("drafts without support pay the penalty, and alpha = 0 switches the n-grams off", straight),
         ("the penalty is for drafts without any support, not for single tokens", combining(each_token_pays)),
+        ("the penalty is for drafts without any support, not for single tokens", each_token_pays_always),
         ("the n-grams have the exponent alpha, the model 1 - alpha", combining(exponents_swapped)),
         ("a draft without support keeps the exponent 1 - alpha on the model", combining(model_undamped)),
         ("the mean stays unnormalised: drafts must remain comparable", combining(renormalised_rows)),
@@ -919,6 +1023,17 @@ def weighted_row_by_row(log_p, scores):
     for share, row in zip(weight, log_p, strict=True):
         mean += share * row
     return mean - np.logaddexp.reduce(mean)
+
+
+def row_by_row(k, v):
+    rows = []
+    for favourite in range(k):
+        row = np.full(v, 1e-4 / v)
+        row[k] = 0.5 / k
+        row[favourite] = 0
+        row[favourite] = 1 - row.sum()
+        rows.append(np.log(row))
+    return np.array(rows)
 
 
 def one_by_one(logits, *, keep, temperature=1.0):
@@ -967,6 +1082,7 @@ def by_token(log_p, p_ngram, *, alpha, penalty=200.0):
 RIGHT = {
     "superpose": [token_by_token],
     "geometric_mean": [weighted_row_by_row],
+    "compromise": [row_by_row],
     "shortlist": [one_by_one],
     "ngram": [from_a_dictionary],
     "interpolate": [by_token],
@@ -974,12 +1090,17 @@ RIGHT = {
     "nucleus": [drawing(right_place)],
 }
 
-KNOWN = "not 0 <= tokens.min() <= tokens.max() < vocab"
-EMPTY = f"tokens.size and ({KNOWN})"
+ANOTHER = "another compromise"
 EQUIVALENT = {
     "superpose": {
-        "len(last) != len(scores) => False (if len(last) != len(scores):)": "the product refuses them, too",
-        f"{EMPTY} => {KNOWN} (if {EMPTY}:)": "no draft at all is refused later, too",
+        "len(last) != len(scores) or not (scores > -np.inf).any() => not (scores > -np.inf).any() "
+        "(if len(last) != len(scores) or not (scores > -np.inf).any():)": "the product refuses them, too",
+    },
+    "compromise": {
+        "0.001 / v => 0.001 (chance = np.full((k, v), 0.001 / v))": ANOTHER,
+        "0.001 => 0.0015 (chance = np.full((k, v), 0.001 / v))": ANOTHER,
+        "0.5 => 0.75 (chance[:, k] = 0.5 / k)": ANOTHER,
+        "1 => 2 (chance[range(k), range(k)] = 1)": ANOTHER,
     },
     "geometric_mean": {
         "len(log_p) != len(scores) => False (if len(log_p) != len(scores):)": "the product refuses them, too",
@@ -1000,6 +1121,11 @@ HINTS = {
         "Which operation on logarithms is a product of powers?",
         "Weigh the rows of log_p by the drafts' probabilities and add them up.",
         "Then subtract the logarithm of the sum of exponentials, so that it is a distribution.",
+    ],
+    "compromise": [
+        "Each draft has a favourite of its own. Which token could all of them accept as their second choice?",
+        "Token i for draft i, token k for all: much for the first, some for the second, a trace of the rest.",
+        "The mixture gives a favourite 1/k of its chance: the common token must stay below, say at 1/(2 k).",
     ],
     "shortlist": [
         "Choose first, normalise second.",

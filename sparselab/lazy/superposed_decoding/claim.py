@@ -28,12 +28,14 @@ def measure(seed: int) -> dict[str, float]:
         "spd": lambda prompt: superposed(model, prompt, grams),
         "released": lambda prompt: superposed(model, prompt, grams, **RELEASED),
         "without_ngrams": lambda prompt: superposed(model, prompt, grams, alpha=0.0),
+        "greedy": lambda prompt: superposed(model, prompt, grams, drafts=1, keep=1, alpha=0.0),
+        "table": lambda prompt: table_alone(prompt, grams),
         "beam": lambda prompt: beam(model, prompt),
         "batched": lambda prompt: nucleus(model, prompt, draws, batch=True),
         "sequential": lambda prompt: nucleus(model, prompt, draws, batch=False),
     }
     seconds, passes, quality = ({way: [] for way in ways} for _ in range(3))
-    differing, cosines, to_geometric, to_mixture = [], [], [], []
+    differing, cosines, alone, to_geometric, to_mixture, voices = ([] for _ in range(6))
     for prompt in prompts("test", rng):
         draws = torch.from_numpy(rng.random((STEPS, DRAFTS))).float()
         for way, write in ways.items():
@@ -47,8 +49,10 @@ def measure(seed: int) -> dict[str, float]:
                 differing += [(a != b).float().mean() for a, b in combinations(drafts, 2)]
         seen = [affinity(model, *at) for at in follow(model, prompt, grams)]
         cosines.append([a.cosine for a in seen])
+        alone.append([a.cosine_of_best for a in seen])
         to_geometric += [a.to_geometric for a in seen]
         to_mixture += [a.to_mixture for a in seen]
+        voices += [effective_number(scores) for *_, scores in follow(model, prompt, grams, **RELEASED)]
     best = {way: float(torch.stack([q.max() for q in rows]).mean()) for way, rows in quality.items()}
     mean = {way: float(torch.stack([q.mean() for q in rows]).mean()) for way, rows in quality.items()}
     others = {way: float(torch.stack([q[1:].mean() for q in quality[way]]).mean()) for way in quality}
@@ -66,11 +70,15 @@ def measure(seed: int) -> dict[str, float]:
         "best_gain": best["spd"] - best["batched"],
         "released_mean_gain": mean["released"] - mean["batched"],
         "released_best_gain": best["released"] - best["batched"],
+        "released_best_over_greedy": best["released"] - best["greedy"],
+        "released_voices": float(np.mean(voices)),
+        "mean_over_table": mean["spd"] - mean["table"],
         "beam_gap": best["beam"] - best["spd"],
         "ngram_gain": others["spd"] - others["without_ngrams"],
         "differing": float(torch.stack(differing).mean()),
         "last_cosine": float(cosine[-1]),
         "cosine_fall": float(cosine[0] - cosine[-1]),
+        "last_cosine_over_best": float(cosine[-1] - np.mean(alone, axis=0)[-1]),
         "affinity_ratio": float(np.mean(to_geometric) / np.mean(to_mixture)),
     }
 
@@ -126,6 +134,16 @@ def beam(model: Bytes, prompt: Tensor) -> Tensor:
     return tokens[:, len(prompt) :]
 
 
+def table_alone(prompt: Tensor, grams: fast.NGrams) -> Tensor:
+    """Beam search with the n-grams in place of the model."""
+    tokens, scores, every = prompt[None], torch.zeros(1), torch.arange(256)
+    for _ in range(STEPS):
+        chance = fast.ngram(grams, tokens, every, WEIGHTS, vocab=256)
+        grown = fast.grow(tokens, scores, every, chance.clamp(min=1e-9).log(), keep=DRAFTS)
+        tokens, scores = grown.tokens, grown.scores
+    return tokens[:, len(prompt) :]
+
+
 def log_probability(model: Bytes, prompt: Tensor, drafts: Tensor) -> Tensor:
     """Mean log-probability per byte of each draft."""
     whole = torch.cat((prompt.expand(len(drafts), -1), drafts), dim=1)
@@ -133,8 +151,11 @@ def log_probability(model: Bytes, prompt: Tensor, drafts: Tensor) -> Tensor:
     return log_p[:, len(prompt) - 1 :].gather(2, drafts[:, :, None]).mean(dim=(1, 2))
 
 
-def follow(model: Bytes, prompt: Tensor, grams: fast.NGrams) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def follow(
+    model: Bytes, prompt: Tensor, grams: fast.NGrams, **settings
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """`fast.decode` step by step: (stream, drafts, scores) before each pass but the first."""
+    settings = MIX | settings
     stream, tokens, scores = model.embedding[prompt], prompt[None], torch.zeros(1)
     for step in range(STEPS):
         if step:
@@ -142,9 +163,9 @@ def follow(model: Bytes, prompt: Tensor, grams: fast.NGrams) -> Iterator[tuple[T
             stream = torch.cat((stream, x[None]))
             yield stream, tokens, scores
         logits = model.logits(stream[None])[0]
-        likely = fast.shortlist(logits, keep=MIX["keep"], temperature=MIX["temperature"])
+        likely = fast.shortlist(logits, keep=settings["keep"], temperature=settings["temperature"])
         own = fast.ngram(grams, tokens, likely.token_idx, WEIGHTS, vocab=256)
-        log_p = fast.interpolate(likely.log_p, own, alpha=MIX["alpha"] if step else 0.0)
+        log_p = fast.interpolate(likely.log_p, own, alpha=settings["alpha"] if step else 0.0)
         grown = fast.grow(tokens, scores, likely.token_idx, log_p, keep=DRAFTS)
         tokens, scores = grown.tokens, grown.scores
 
@@ -154,6 +175,8 @@ class Affinity(NamedTuple):
 
     cosine: float
     """Between the last hidden state and the weighted mean of the drafts' own."""
+    cosine_of_best: float
+    """The same for the best draft's own state: what reading it and no other would give."""
     to_geometric: float
     """Divergence, in nats, of the geometric mean of the drafts' predictions from the superposed one."""
     to_mixture: float
@@ -169,9 +192,15 @@ def affinity(model: Bytes, stream: Tensor, tokens: Tensor, scores: Tensor) -> Af
     mixture = torch.logsumexp(each + gamma.log()[:, None], dim=0)
     return Affinity(
         float(F.cosine_similarity(mixed[0], gamma @ own, dim=0)),
+        float(F.cosine_similarity(own[gamma.argmax()], gamma @ own, dim=0)),
         divergence(fast.geometric_mean(each, scores), predicted[0]),
         divergence(mixture, predicted[0]),
     )
+
+
+def effective_number(scores: Tensor) -> float:
+    """How many drafts a blend holds: exp of the entropy of its weights."""
+    return float(torch.special.entr(scores.softmax(0)).sum().exp())
 
 
 def divergence(log_p: Tensor, log_q: Tensor) -> float:

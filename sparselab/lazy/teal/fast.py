@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
+
+from sparselab.formats.rows import fast as rows
 
 __all__ = ["calibrate", "sparsify", "gemv", "greedy"]
 
@@ -50,8 +51,7 @@ def gemv(w: Float[Tensor, "o i"], x: Float[Tensor, " i"], cut: Float[Tensor, ""]
     if w.shape[1] != len(x):
         raise ValueError(f"w has {w.shape[1]} inputs, x has {len(x)}")
     kept = (x.abs() > cut).nonzero().squeeze(1)
-    whole = kept.new_zeros(1)
-    return F.embedding_bag(kept, w.T, whole, mode="sum", per_sample_weights=x[kept]).squeeze(0)
+    return rows.total(w.T, kept, x[kept])
 
 
 def greedy(

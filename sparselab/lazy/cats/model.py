@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparselab.formats.rows import fast as rows
 from sparselab.lazy.cats import fast as cats
 from sparselab.models import FFNWeights, TinyLM, activations
 
@@ -33,7 +34,6 @@ def decode_ffn(w: FFNWeights, *, cut: Tensor) -> Callable[[Tensor], Tensor]:
     def ffn(x: Tensor) -> Tensor:
         gate = F.gelu(w.gate @ x)
         kept = (gate.abs() > cut).nonzero().squeeze(1)
-        h = gate[kept] * (w.up[kept] @ x)  # a copy of these rows: torch has no product that gathers
-        return F.embedding_bag(kept, down, kept.new_zeros(1), mode="sum", per_sample_weights=h)[0]
+        return rows.total(down, kept, gate[kept] * rows.dot(w.up, kept, x))
 
     return ffn

@@ -53,6 +53,7 @@ def cases(rng):
         "two points nearly as far": np.array([16, 100, 0, 50]),
         "two points nearly as far above": np.array([84, 0, 100, 50]),
         "an exact tie of distances": np.array([12, 8, 8, 4, 4, 0]),
+        "a tie that fractions miss": np.array([39, 25, 21, 19, 6, 3, 1]),
         "all equal": np.full(5, 7),
         "two tokens": np.array([4, 9]),
         "one token": np.array([3]),
@@ -371,6 +372,20 @@ def by_total_activation(a, *, rho=0.2, beta=0.4, common=False):
     return right._replace(kept=kept)
 
 
+def shares_swapped(a, *, rho=0.2, beta=0.4, common=False):
+    return reference.core_neurons(a, rho=beta, beta=rho, common=common)
+
+
+def last_of_equals(a, *, rho=0.2, beta=0.4, common=False):
+    right = reference.core_neurons(a[:, ::-1], rho=rho, beta=beta, common=common)
+    return reference.Core(right.kept[::-1], right.count[::-1])
+
+
+def rounded(a, *, rho=0.2, beta=0.4, common=False):
+    reference.core_neurons(a, rho=rho, beta=beta)
+    return counted(a, a, np.round(rho * (a > 0).sum(axis=1)), beta, common, rho)
+
+
 def rounded_up(a, *, rho=0.2, beta=0.4, common=False):
     reference.core_neurons(a, rho=rho, beta=beta)
     return counted(a, a, np.ceil(rho * (a > 0).sum(axis=1)), beta, common, rho)
@@ -441,6 +456,13 @@ def above_the_chord(g, *, signed=True):
     curve = -np.sort(-g)
     above = (curve - curve[0]) * (len(g) - 1) - np.arange(len(g)) * (curve[-1] - curve[0])
     return np.asarray(curve[np.argmax(above if signed else np.abs(above))])
+
+
+def in_fractions(g, *, signed=True):
+    reference.elbow(g, signed=signed)
+    curve = -np.sort(-g)
+    below = np.linspace(curve[0], curve[-1], len(g)) - curve
+    return np.asarray(curve[np.argmax(below if signed else np.abs(below))])
 
 
 def last_of_ties(g, *, signed=True):
@@ -521,6 +543,11 @@ def values_alone_zeroed(q, k, v, kept, *, zeroed=False):
     return reference.attend(q, k, v * kept[:, None], np.ones(len(k), bool)) if zeroed else right
 
 
+def keys_alone_zeroed(q, k, v, kept, *, zeroed=False):
+    right = reference.attend(q, k, v, kept, zeroed=zeroed)
+    return reference.attend(q, k * kept[:, None], v, np.ones(len(k), bool)) if zeroed else right
+
+
 def masked_after_the_softmax(q, k, v, kept, *, zeroed=False):
     right = reference.attend(q, k, v, kept, zeroed=zeroed)
     return right if zeroed else reference.attend(q, k, v * kept[:, None], np.ones(len(k), bool))
@@ -544,6 +571,9 @@ WRONG = {
         ("a neuron that no token counts is never core", unseen_fill_up),
         ("count tokens; do not add up activations", by_total_activation),
         ("round rho p down", rounded_up),
+        ("round rho p down, not to the nearest", rounded),
+        ("rho is the share of a token's firing neurons, beta the share of all neurons", shares_swapped),
+        ("of equals the lower index: argsort(-x, kind='stable'), not argsort(x)[::-1]", last_of_equals),
     ],
     "overlap": [
         ("a negative activation is silence: a > 0, not a != 0", any_value_fires),
@@ -560,6 +590,7 @@ WRONG = {
         ("the elbow is furthest from the chord, not where the largest drop is", largest_drop),
         ("below the chord is where chord minus curve is positive", above_the_chord),
         ("of equal distances take the first", last_of_ties),
+        ("rounding decides this tie: multiply by t - 1 and stay with whole numbers", in_fractions),
     ],
     "tipping_pair": [
         ("this curve has a hump below the chord only: give it one above, too", one_hump),
@@ -579,6 +610,7 @@ WRONG = {
         ("a zero key is not a masked one: its logit is 0, not -inf", always_zeroed),
         ("zeroed=True wants zeros in keys and values, not a mask", never_zeroed),
         ("zero the keys too, not only the values", values_alone_zeroed),
+        ("zero the values too, not only the keys", keys_alone_zeroed),
         ("mask before the softmax: afterwards the sum still holds the dropped", masked_after_the_softmax),
         ("divide the logits by the root of the width", unscaled),
         ("kept marks the keys that stay", masks_the_kept),

@@ -62,13 +62,11 @@ class _Soft(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, mask, count, lift):
         out = torch.empty_like(x)
-        pivot = _pivot(x) if mask is None else None
-        for x_, out_, mask_, pivot_, count_, lift_ in _chunks(x, out, mask, pivot, count, lift):
-            if mask_ is None:
-                _soft_rows(x_, pivot_, lift_, out=out_)
-            else:
-                norm = _centre(x_, mask_, count_, out=out_)
-                out_.sub_(norm.mul_(lift_)).clamp_min_(0).masked_fill_(~mask_, 0)
+        if mask is None:
+            _soft_rows(x, count[:1], lift[:1], out=out)
+        for x_, out_, mask_, count_, lift_ in _chunks(x, out, mask, count, lift) if mask is not None else ():
+            norm = _centre(x_, mask_, count_, out=out_)
+            out_.sub_(norm.mul_(lift_)).clamp_min_(0).masked_fill_(~mask_, 0)
         ctx.save_for_backward(x, out, mask, count, lift)
         return out
 
@@ -88,23 +86,28 @@ class _Soft(torch.autograd.Function):
         return dx, None, None, None
 
 
-def _soft_rows(x: Tensor, pivot: Tensor, lift: Tensor, *, out: Tensor) -> None:
+def _soft_rows(x: Tensor, count: Tensor, lift: Tensor, *, out: Tensor) -> None:
     """`out` = max(x - theta, 0) in four passes: around a pivot near the mean, centring needs none."""
-    n = x.shape[-1]
-    torch.sub(x, pivot, out=out)
-    mean = out.sum(-1, keepdim=True).div_(n)
-    squares = torch.linalg.vector_norm(out, dim=-1, keepdim=True).square_()
-    apart = n * mean.square()
-    if (apart > squares - apart).any():  # a pivot so far off that the difference would cancel
-        out.sub_(mean)
-        squares, apart, mean = torch.linalg.vector_norm(out, dim=-1, keepdim=True).square_(), 0, 0
-    theta = (squares - apart).sqrt_().mul_(lift).add_(mean)
-    if not out.is_cpu:
-        out.sub_(theta).clamp_min_(0)
-        return
-    torch._add_relu(out, theta, alpha=-1, out=out)  # one pass for two, of the CPU alone
-    if (poisoned := theta.isnan()).any():  # it makes NaN a zero
+    n, moments = x.shape[-1], []
+    for x_, out_, pivot in _chunks(x, out, _pivot(x)):
+        torch.sub(x_, pivot, out=out_)
+        mean = out_.mean(-1, keepdim=True)
+        norm = torch.linalg.vector_norm(out_, dim=-1, keepdim=True)
+        spread = torch.addcmul(norm * norm, mean, mean, value=-n)
+        theta = torch.addcmul(mean, spread.sqrt(), lift)
+        if out.is_cpu:
+            torch._add_relu(out_, theta, alpha=-1, out=out_)  # one pass for two; it makes NaN a zero
+        else:
+            out_.sub_(theta).clamp_min_(0)
+        moments.append((n * mean * mean > spread, theta))
+    far, theta = (torch.cat(each) for each in zip(*moments, strict=True))
+    if (poisoned := theta.isnan()).any():
         out.masked_fill_(poisoned, torch.nan)
+    if far.any():  # the pivot lay so far from the mean that the difference cancels
+        far = far.squeeze(-1)
+        again = torch.empty_like(x[far])
+        norm = _centre(x[far], None, count, out=again)
+        out[far] = again.sub_(norm.mul_(lift)).clamp_min_(0)
 
 
 def _pivot(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ help:                              ## this list
 lab: .venv/course.stamp            ## open JupyterLab on the student's copy of the lessons
 	OMP_NUM_THREADS=2 $(BIN)/python -m sparselab start student 1.1 $(ARGS)
 
-test: .venv/all.stamp lint         ## everything that CI runs
+test: .venv/all.stamp node_modules/.package-lock.json lint  ## everything that CI runs
 	$(BIN)/python -m sparselab build --check
 	$(PYTEST) tests
 	SPARSELAB_STATIC=1 TRITON_INTERPRET=1 $(PYTEST) --dist loadscope --nbval --nbval-current-env \
@@ -51,12 +51,16 @@ gpu:                               ## kernels on a real GPU, from a bare checkou
 	PYTHONPATH=. $(PYTHON) -m sparselab bench --device cuda
 
 clean:                             ## remove what these commands made, except the student's folder
-	rm -rf .venv book/_build build dist
+	rm -rf .venv node_modules book/_build build dist
 
 .venv/bin/python .venv/Scripts/python.exe:
 	$(PYTHON) -m venv .venv
 
 $(BIN)/pip: | $(if $(filter Windows_NT,$(OS)),.venv/Scripts/python.exe,.venv/bin/python)
+
+node_modules/.package-lock.json: package-lock.json .venv/all.stamp
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --no-audit --no-fund --loglevel error
+	touch $@
 
 .venv/course.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet -e ".[course]"

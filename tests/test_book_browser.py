@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import browser
@@ -177,7 +178,8 @@ def test_every_page_is_valid_html(site, tmp_path):
     style += ["no-implicit-button-type", "prefer-native-element", "long-title", "text-content", "wcag/h32"]
     rules = {"root": True, "extends": ["html-validate:standard"], "rules": dict.fromkeys(style, "off")}
     (tmp_path / "rules.json").write_text(json.dumps(rules))
-    command = ["node", str(VALIDATE), "--config", str(tmp_path / "rules.json"), "--formatter", "text"]
+    node = shutil.which("node", path=Path(sys.executable).parent) or "node"
+    command = [node, str(VALIDATE), "--config", str(tmp_path / "rules.json"), "--formatter", "text"]
     found = subprocess.run([*command, *map(str, site.rglob("*.html"))], capture_output=True, text=True)
     assert (found.stdout, found.returncode) == ("", 0), found.stderr
 

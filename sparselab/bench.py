@@ -46,23 +46,26 @@ class Peer:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One benchmark: `op` of the method's fast path on every law of `inputs`, beside `peers`.
+    """One benchmark: `op` of the method's fast path, or `ours`, on every law of `inputs`, beside `peers`.
 
     `inputs[law](rng)` makes the arguments in NumPy; `read` and `written` are the bytes that any way moves,
     `flops` what it must compute; `levels` are speed-ups over the first peer, by name, rising. With `sets`
     above 1 a call goes through so many inputs of equal size, one after the other, and times are those of one:
-    weights that a model reads once per token must not stay in a cache.
+    weights that a model reads once per token must not stay in a cache. A case with `cpu_only` makes its own
+    inputs there.
     """
 
     id: str
     text: str
     op: str
+    ours: Callable[..., Any] | None = None
     inputs: dict[str, Callable[[np.random.Generator], dict[str, Any]]]
     peers: dict[str, Peer]
     read: int
     written: int = 0
     flops: int = 0
     sets: int = 1
+    cpu_only: bool = False
     levels: dict[str, float] = field(default_factory=dict)
     rtol: float = 1e-4
     atol: float = 1e-5
@@ -106,7 +109,8 @@ def run(
     from rich.progress import Progress
 
     _check_device(device)
-    chosen = [(method, case) for method in select(names) for case in method.part("bench").CASES]
+    cases = [(method, case) for method in select(names) for case in method.part("bench").CASES]
+    chosen = [(method, case) for method, case in cases if device == "cpu" or not case.cpu_only]
     console, entries = Console(), []
     bar = Progress(console=Console(stderr=True), transient=True, disable=not progress)
     with _threads(threads), bar:
@@ -155,7 +159,7 @@ def measure(
     method: Method, case: Case, law: str, device: str, seconds: float, clock: Callable[[], float]
 ) -> list[Row]:
     """Ours and the peers on one law of input: each checked, then timed in turns with the machine itself."""
-    ways = {"sparselab": Peer(getattr(method.part("fast"), case.op))}
+    ways = {"sparselab": Peer(case.ours or getattr(method.part("fast"), case.op))}
     if device == "cuda" and "triton" in method.backends and case.op in method.part("kernel").__all__:
         ways["sparselab (Triton)"] = Peer(getattr(method.part("kernel"), case.op))
     ways |= case.peers

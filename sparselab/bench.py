@@ -167,10 +167,10 @@ def measure(
     given = {name: [way.prepare(one) for one in sets] for name, way in ways.items()}
     ranks = getattr(method.part("checks"), "SCORES", {}).get(case.op)
     scores = ranks(**sets[0]) if ranks else None
-    want = ways["sparselab"].run(**given["sparselab"][0])
+    got = {name: way.run(**given[name][0]) for name, way in ways.items()}
+    want = got["sparselab"]
     for name, way in ways.items():
-        got = way.run(**given[name][0])
-        reason = judge.difference(got, want, scores=scores, rtol=case.rtol, atol=case.atol)
+        reason = judge.difference(got[name], want, scores=scores, rtol=case.rtol, atol=case.atol)
         if way.same and reason:
             raise ValueError(f"{case.id} is not timed: on {law}, {name} and sparselab disagree: {reason}")
     calls = {name: partial(_each, way.run, given[name]) for name, way in ways.items()}

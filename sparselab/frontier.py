@@ -22,7 +22,11 @@ RUNS = Path(".sparselab", "runs", "frontier")
 
 
 def measure(
-    names: Sequence[str] = (), *, seeds: Sequence[int] = (0, 1, 2), file: Path | None = None
+    names: Sequence[str] = (),
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    file: Path | None = None,
+    progress: bool = True,
 ) -> list[dict]:
     """Train what `file` does not hold yet and save it entry by entry; returns all entries.
 
@@ -38,7 +42,8 @@ def measure(
             if name not in recipes():
                 raise ValueError(train.unknown("language model", name, recipes()))
             out = RUNS / f"{name}-{seed}"
-            outcome = train.run(name, out=out, seed=seed, resume=(out / train.CHECKPOINT).exists())
+            begun = (out / train.CHECKPOINT).exists()
+            outcome = train.run(name, out=out, seed=seed, resume=begun, progress=progress)
             if not outcome.finished:
                 return list(known.values())
             known[name, seed] = entry(name, seed, outcome)

@@ -11,7 +11,7 @@ from sparselab.book import typeset
 
 MODULES = (
     "method", "judge", "data.text", "data.images", "data.planted", "models", "train", "plots", "course",
-    "claims", "bench",
+    "claims", "bench", "frontier", "grading", "classroom",
 )  # fmt: skip
 WIDTH = 84  # a signature that is longer stands on several lines
 

@@ -41,7 +41,9 @@ def decode_attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def ffn_block(config: dict, active: float, keys: float) -> float:
     """FLOPs of one token: Spark's feed-forward layer after dense attention."""
     width, neurons = config["width"], config["neurons"]
-    return dense_attention(config, keys) + spark.flops(width=width, entries=neurons, r=R, k=active * neurons)
+    return dense_attention(config, keys) + spark.flops(
+        width=width, entries=neurons, r=R, k=round(active * neurons)
+    )
 
 
 def block(config: dict, active: float, keys: float) -> float:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from sparselab import train
 from sparselab.files import machine, results, write_atomically
 from sparselab.models import activations
-from sparselab.plots import FAINT, INK, figure, note
+from sparselab.plots import DENSE, FAINT, SPARSE, figure, note
 
 RUNS = Path(".sparselab", "runs", "frontier")
 
@@ -114,20 +114,27 @@ def summary(entries: Sequence[dict]) -> list[dict]:
     return sorted(rows, key=lambda row: row["flops"])
 
 
-def draw(entries: Sequence[dict], *, title: str = "", alt: str = "", colors: dict | None = None) -> Figure:
-    """Held-out loss against FLOPs of one byte: a dot at the median, a bar over the seeds, the best so far."""
+def draw(entries: Sequence[dict], *, title: str = "", alt: str = "") -> Figure:
+    """Held-out loss against FLOPs of one byte: dots at the medians, bars over the seeds, the best so far."""
     fig, ax = figure(title, alt=alt, size=(7.6, 4.2))
-    rows, best = summary(entries), float("inf")
-    corner = []
-    for row in rows:
-        color = (colors or {}).get(row["recipe"], INK)
-        cost = row["flops"] / 1e6
-        ax.plot([cost, cost], [row["low"], row["high"]], color=color, linewidth=3, alpha=0.5)
+    rows, stairs = summary(entries), []
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        color, cost = SPARSE if row["active"] < 0.5 else DENSE, row["flops"] / 1e6
+        ax.plot([cost, cost], [row["low"], row["high"]], color=color, linewidth=4, alpha=0.4)
         ax.plot(cost, row["loss"], "o", color=color, markersize=9)
-        note(ax, row["title"], cost, row["loss"], color=color)
-        if row["loss"] < best:
-            best = row["loss"]
-            corner.append((cost, best))
-    ax.step(*zip(*corner, strict=True), where="post", color=FAINT, zorder=0)
+        left = following and _close(row, following, rows)
+        note(ax, row["title"], cost, row["loss"], dx=-9 if left else 9, color=color)
+        if not stairs or row["loss"] < stairs[-1][1]:
+            stairs.append((cost, row["loss"]))
+    ax.step(*zip(*stairs, strict=True), where="post", color=FAINT, zorder=0)
     ax.set(xlabel="million FLOPs for one byte", ylabel="held-out loss, nats per byte")
+    ax.margins(x=0.2, y=0.1)
     return fig
+
+
+def _close(row: dict, following: dict, rows: Sequence[dict]) -> bool:
+    """Whether the next dot lies where this one's name would stand."""
+    wide, high = (max(r[key] for r in rows) - min(r[key] for r in rows) for key in ("flops", "loss"))
+    return (
+        following["flops"] - row["flops"] < 0.3 * wide and abs(following["loss"] - row["loss"]) < 0.07 * high
+    )

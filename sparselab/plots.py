@@ -94,7 +94,7 @@ def show(fig: Figure, *, alt: str = "") -> None:
     from IPython.display import display
 
     alt = _alt(alt or fig.get_label())
-    display({"text/html": _image(fig, alt), "text/plain": f"[{alt}]"}, raw=True)
+    display({"text/html": html(fig, alt=alt), "text/plain": f"[{alt}]"}, raw=True)
 
 
 def _alt(text: str) -> str:
@@ -103,7 +103,9 @@ def _alt(text: str) -> str:
     return " ".join(text.split())
 
 
-def _image(fig: Figure, alt: str) -> str:
+def html(fig: Figure, *, alt: str = "") -> str:
+    """The figure as an image that stands in a page by itself; ValueError where it has no alt text."""
+    alt = _alt(alt or fig.get_label())
     width = round(fig.get_figwidth() * 96)
     style = f"width:{width}px;max-width:100%;height:auto;border-radius:6px"
     return f'<img alt="{escape(alt)}" style="{style}" src="{_picture(fig)}">'
@@ -280,7 +282,7 @@ def _read_out(values: Mapping[str, Any]) -> str:
 def _frame(draw: Callable, alt: str, values: Mapping[str, Any]) -> str:
     drawn = draw(**values)
     if isinstance(drawn, Figure):
-        return _image(drawn, f"{alt} ({_read_out(values)})")
+        return html(drawn, alt=f"{alt} ({_read_out(values)})")
     if isinstance(drawn, str):
         return f"<pre>{escape(drawn)}</pre>"
     raise ValueError(f"draw returned {type(drawn).__name__}; it returns a figure or a text")

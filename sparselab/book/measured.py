@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from html import escape
 
 from sparselab import claims as stored
+from sparselab import frontier, plots
 from sparselab.book import typeset
 from sparselab.files import results
 from sparselab.method import Method, methods
@@ -37,6 +38,7 @@ def page() -> str:
             parts += [f"### {_link(m)}", claims(m)]
     if missing := [_link(m) for m in claiming if f"{m.family}/{m.name}" not in known]:
         parts += ["### Not measured yet", ", ".join(missing)]
+    parts += ["## Quality against arithmetic", _frontier(frontier.stored())]
     benchmarks = list(_benchmarks())
     parts += ["## Speed", SPEED if benchmarks else "No benchmark is stored yet."]
     for entry in benchmarks:
@@ -128,6 +130,36 @@ def _target(text: str) -> tuple[float | None, float | None]:
         return None, float(text[2:])
     low, _, high = text.partition(" to ")
     return float(low), float(high)
+
+
+def _frontier(entries: list[dict]) -> str:
+    """Every small language model: its loss against the FLOPs of a byte, as a figure and as a table."""
+    if not entries:
+        return "Not measured yet: `sparselab frontier`."
+    rows, best = frontier.summary(entries), entries[0]
+    words = "; ".join(f"{row['title']} {row['loss']:.3f} at {row['flops'] / 1e6:.2f} million" for row in rows)
+    picture = plots.html(frontier.draw(entries), alt=f"Held-out loss against FLOPs of a byte: {words}")
+    head = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("model", "FLOPs of a byte", "active", "nats per byte", "range", "weights")
+    )
+    body = "".join(
+        f"<tr><td>{escape(row['title'])}</td><td>{row['flops']:,.0f}</td><td>{row['active']:.1%}</td>"
+        f"<td>{row['loss']:.3f}</td><td>{row['low']:.3f} to {row['high']:.3f}</td>"
+        f"<td>{row['parameters']:,}</td></tr>"
+        for row in rows
+    )
+    text = (
+        f"Small language models, alike but for their layers, after {best['bytes_seen']:,} bytes of Python's "
+        "documentation. FLOPs are counted from the active share on held-out text; idle neurons are skipped "
+        "where the method knows them. The dot is the median over seeds, the bar their range."
+    )
+    return f"{text}\n\n" + _raw(
+        f'{picture}<div class="scroll" tabindex="0" role="group" aria-label="Quality against arithmetic">'
+        f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="facts">{rows[0]["seeds"]} seeds, {best["date"]}, {escape(best["machine"])}; '
+        f"<code>sparselab frontier</code></p>"
+    )
 
 
 def _benchmarks() -> Iterator[dict]:

@@ -45,14 +45,17 @@ def survivors(
     keep_max: bool = False,
 ) -> Bool[Tensor, "*b n"]:
     count, lift = counts(x, k, mask)
+    mask, count, lift = _once(mask), _once(count), _once(lift)
     wide = _wide(x)
     centred = torch.empty_like(wide)
     norm = _centre(wide, mask, count, out=centred)
-    visible = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-    kept = ((centred > norm * lift) | (count <= k)) & visible
-    if keep_max:
-        best = wide.masked_fill(~visible, -torch.inf).argmax(-1, keepdim=True)
-        kept |= torch.zeros_like(kept).scatter_(-1, best, True) & visible
+    kept = (centred > norm * lift).logical_or_(count <= k)
+    if mask is not None:
+        kept.logical_and_(mask)
+    if keep_max and (none := ~kept.any(-1)).any():
+        seen = torch.ones_like(kept) if mask is None else mask.expand_as(kept)
+        best = wide[none].masked_fill_(~seen[none], -torch.inf).argmax(-1, keepdim=True)
+        kept[none] = torch.zeros_like(seen[none]).scatter_(-1, best, True) & seen[none]
     return kept
 
 
@@ -135,7 +138,9 @@ def _centre(x: Tensor, mask: Tensor | None, count: Tensor, *, out: Tensor) -> Te
 
 def first_visible(x: Tensor, mask: Tensor | None) -> Tensor:
     """The first visible entry of each row."""
-    return x[..., :1] if mask is None else x.gather(-1, mask.to(torch.uint8).argmax(-1, keepdim=True))
+    if mask is None:
+        return x[..., :1]
+    return x.gather(-1, mask.to(torch.uint8).argmax(-1, keepdim=True).expand(*x.shape[:-1], 1))
 
 
 def counts(x: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -149,11 +154,19 @@ def counts(x: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     elif mask.shape != x.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, x has {tuple(x.shape)}")
     else:
-        count = mask.sum(-1, keepdim=True, dtype=torch.float64)
+        count = _once(mask).sum(-1, keepdim=True).double().expand(*mask.shape[:-1], 1)
         enough = count.clamp_min(k + 1)
         lift = torch.special.ndtri(1 - k / enough) / enough.sqrt()
     wide = torch.promote_types(x.dtype, torch.float32)
     return count.to(wide), lift.to(wide)
+
+
+def _once(a: Tensor | None) -> Tensor | None:
+    """What an expanded tensor repeats, once: a causal mask is one square, however many heads share it."""
+    if a is None:
+        return None
+    repeats = (size and not stride for size, stride in zip(a.shape, a.stride(), strict=True))
+    return a[tuple(slice(1) if repeated else slice(None) for repeated in repeats)]
 
 
 def refuse_short_rows(count: Tensor, k: int) -> None:

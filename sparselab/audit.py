@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dis
 import inspect
 import signal
 import textwrap
@@ -169,7 +170,8 @@ def _family(function: Callable) -> list[Callable]:
         if member.__name__ in found:
             continue
         found[member.__name__] = member
-        for name in member.__code__.co_names:
+        used = (i.argval for i in dis.get_instructions(member) if i.opname == "LOAD_GLOBAL")
+        for name in used:
             callee = inspect.unwrap(member.__globals__.get(name))
             if inspect.isfunction(callee) and callee.__module__ == function.__module__:
                 open_ends.append(callee)

@@ -111,3 +111,19 @@ def test_a_mutant_that_never_ends_is_stopped():
     with pytest.raises(TimeoutError), audit.limit(0.2):
         while time.monotonic() < start + 60:
             pass
+
+
+def pick(x):
+    return x
+
+
+def doubled(x):
+    return 2 * x
+
+
+def answer(x):
+    return x.pick + doubled(x)
+
+
+def test_an_attribute_is_not_a_function_of_the_module():
+    assert audit._family(answer) == [answer, doubled]

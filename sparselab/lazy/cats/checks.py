@@ -85,7 +85,8 @@ def a_third_is_always_read(call, got, kept, width, each=2):
 
 
 def the_share_is_a_third_and_two(call, got, kept, width, each=2):
-    return judge.same(got / (3 * each * width * kept.shape[1]), 1 / 3 + 2 / 3 * kept.mean(axis=1))
+    dense = 3 * each * width * kept.shape[1]
+    return judge.same(1.0 * got, dense * (1 / 3 + 2 / 3 * kept.mean(axis=1)))
 
 
 CHECKS = {

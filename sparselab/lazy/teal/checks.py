@@ -189,13 +189,35 @@ def share_kept(x, *, sparsity, bins=10_000):
     return reference.calibrate(x, sparsity=1 - sparsity, bins=bins)
 
 
-def counts_at_right_edges(x, *, sparsity, bins=10_000):
+def quantile_of_values(x, *, sparsity, bins=10_000):
     reference.calibrate(x, sparsity=sparsity, bins=bins)
-    if sparsity == 0:
-        return np.asarray(0.0)
-    edges = np.concatenate([[x.min()], np.linspace(*np.quantile(x, [0.01, 0.99]), bins - 1), [x.max()]])
-    below = np.histogram(x, edges)[0].cumsum()
-    return np.asarray(np.interp((0.5 + sparsity / 2) * x.size, below, edges[1:]))
+    return np.asarray(np.quantile(x, 0.5 + sparsity / 2) if sparsity else 0.0)
+
+
+def reading(between):
+    """A wrong cut read off the right histogram: `between(wanted, below, centre, edges)`."""
+
+    def answer(x, *, sparsity, bins=10_000):
+        reference.calibrate(x, sparsity=sparsity, bins=bins)
+        if sparsity == 0:
+            return np.asarray(0.0)
+        edges = np.concatenate([[x.min()], np.linspace(*np.quantile(x, [0.01, 0.99]), bins - 1), [x.max()]])
+        below, centre = np.histogram(x, edges)[0].cumsum(), (edges[:-1] + edges[1:]) / 2
+        return np.asarray(between((0.5 + sparsity / 2) * x.size, below, centre, edges))
+
+    return answer
+
+
+def at_right_edges(wanted, below, centre, edges):
+    return np.interp(wanted, below, edges[1:])
+
+
+def over_empty_bins(wanted, below, centre, edges):
+    return np.interp(wanted, below, centre)
+
+
+def without_a_line(wanted, below, centre, edges):
+    return centre[np.argmax(below >= wanted)]
 
 
 def values_not_magnitudes(x, cut):
@@ -275,7 +297,13 @@ WRONG = {
         ("both tails survive: the cut is the quantile 0.5 + sparsity/2, not sparsity", one_sided),
         ("TEAL reads F^-1(0.5 + s/2) of x; a quantile of |x| is another number", quantile_of_magnitudes),
         ("sparsity is the share dropped, not kept", share_kept),
-        ("a bin's cumulative count belongs to its centre", counts_at_right_edges),
+        ("F comes from the histogram; np.quantile of the sample is another number", quantile_of_values),
+        ("a bin's cumulative count belongs to its centre", reading(at_right_edges)),
+        (
+            "empty bins repeat a count: the cut lies at the first centre that reaches it, not at the last",
+            reading(over_empty_bins),
+        ),
+        ("go from centre to centre along a line, not in steps", reading(without_a_line)),
     ],
     "sparsify": [
         ("a large negative entry matters as much as a positive one: compare |x|", values_not_magnitudes),
@@ -362,9 +390,10 @@ RIGHT = {
 HINTS = {
     "calibrate": [
         "If the law is symmetric, dropping the share s leaves (1 - s)/2 above the cut. Which quantile is it?",
-        "The edges: x.min(), then bins - 1 points from the 1 % to the 99 % quantile, then x.max().",
-        "Cumulate the counts. Find the first bin whose cumulative count reaches (0.5 + s/2) x.size, and go "
-        "linearly from the centre of the bin before it to its own.",
+        "With the edges x.min(), bins - 1 points from the 1 % to the 99 % quantile, x.max(): cumulate the "
+        "counts of np.histogram. You look for the place where they reach (0.5 + s/2) x.size.",
+        "Find the first bin i that reaches it. The part (wanted - below[i - 1]) / (below[i] - below[i - 1]) of "
+        "the way from centre[i - 1] to centre[i] is the cut.",
     ],
     "sparsify": [
         "Compare, then choose between x and 0.",

@@ -15,20 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparselab import files, judge
-from sparselab.method import Method, find, methods
+from sparselab.method import Method, select
 
 NEEDED = 0.95
 SECONDS = 5  # a mutant that loops for ever has been noticed, too
 
 
 def run(names: Sequence[str] = ()) -> Iterator["Audit"]:
-    """Audit every exercise, or those of the named methods, with the lessons' solutions and stubs.
+    """Audit every exercise, or those of methods and families, with the lessons' solutions and stubs.
 
     Raises ValueError for an unknown name.
     """
     taught = dict(taught_exercises())
-    chosen = [find(name) for name in names] or list(methods())
-    for method in chosen:
+    for method in select(names):
         for op in method.part("checks").HINTS:
             stub, solution = taught.get((method.package, op), (None, None))
             yield audit(method, op, solution=solution, stub=stub)

@@ -22,7 +22,8 @@ import numpy as np
 
 from sparselab import judge
 from sparselab.files import machine, results, write_atomically
-from sparselab.method import FAMILIES, Method, find, methods
+from sparselab.method import Method
+from sparselab.method import select as chosen
 
 SECONDS, ROUNDS = 2.0, 7  # per case and law: at least so many rounds, and for at least so long
 FLOOR, READ, WRITE, COMPUTE = "floor", "reading", "writing", "computing"
@@ -137,14 +138,10 @@ def select(names: Sequence[str]) -> list[Method]:
 
     Raises ValueError for an unknown name and for one without a benchmark.
     """
-    found = []
-    for name in names or FAMILIES:
-        meant = [m for m in methods() if m.family == name] if name in FAMILIES else [find(name)]
-        timed = [m for m in meant if m.has("bench")]
-        if names and not timed:
+    for name in names:
+        if not any(m.has("bench") for m in chosen([name])):
             raise ValueError(f"{name!r} has 0 benchmarks: there is no bench.py")
-        found += [m for m in timed if m not in found]
-    return found
+    return [m for m in chosen(names) if m.has("bench")]
 
 
 def gate(method: Method) -> None:

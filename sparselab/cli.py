@@ -336,10 +336,12 @@ def claim(
     from rich.progress import track
 
     from sparselab import claims
-    from sparselab.method import find, methods
+    from sparselab.method import select
 
     console = _console()
-    chosen = [find(name) for name in names or ()] or [method for method in methods() if method.claims]
+    chosen = [method for method in select(names or ()) if method.claims]
+    if not chosen:
+        raise ValueError(f"{' '.join(names)}: 0 claims are declared there")
     as_declared = True
     for method in track(chosen, "measuring", console=Console(stderr=True), transient=True):
         measured = claims.measure(method, seeds=range(seeds))

@@ -1,7 +1,7 @@
 """What a method declares about itself, and how the declarations are found."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -19,7 +19,7 @@ class Claim:
     """One sentence of the paper at laptop size: `low <= measure(seed)[metric] <= high`.
 
     A claim that the paper makes and this size does not show is declared with `reproduced=False`;
-    it is measured and printed like any other.
+    it is measured and printed like any other. One that a stopwatch decides is `timed`: tests leave it out.
     """
 
     text: str
@@ -27,6 +27,7 @@ class Claim:
     at_least: float | None = None
     at_most: float | None = None
     reproduced: bool = True
+    timed: bool = False
 
     def __post_init__(self):
         if self.at_least is None and self.at_most is None:
@@ -121,6 +122,18 @@ def find(name: str) -> Method:
         both = " and ".join(f"{m.family}/{m.name}" for m in hits)
         raise ValueError(f"{name!r} is {both}: write the family too")
     raise ValueError(unknown("method", name, [*known, *(m.name for m in known.values())]))
+
+
+def select(names: Sequence[str] = ()) -> list[Method]:
+    """The methods that names of methods and of families mean, each once; all of them without names.
+
+    Raises ValueError for an unknown name.
+    """
+    found = []
+    for name in names or FAMILIES:
+        meant = [m for m in methods() if m.family == name] if name in FAMILIES else [find(name)]
+        found += [m for m in meant if m not in found]
+    return found
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:

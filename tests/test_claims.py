@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from sparselab import claims
@@ -61,13 +62,14 @@ def test_an_unmeasured_method_names_the_command(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [m for m in methods() if m.claims and m.claim_seconds <= 20],
+    [m for m in methods() if m.claims],
     ids=lambda m: f"{m.family}/{m.name}",
 )
-def test_short_claims_hold_again_for_one_seed(method):
+def test_claims_hold_again_for_one_seed(method):
     measured = method.part("claim").measure(0)
     for claim in method.claims:
-        if claim.reproduced:
+        assert np.isfinite(measured[claim.metric]), claim
+        if claim.reproduced and not claim.timed:
             assert claim.holds(measured[claim.metric]), (claim, measured[claim.metric])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparselab.method import BACKENDS, FAMILIES, PACKAGE, Claim, Method, find, folders, methods
+from sparselab.method import BACKENDS, FAMILIES, PACKAGE, Claim, Method, find, folders, methods, select
 
 ROOT = PACKAGE.parent
 TOP_LEVEL = {"chapters", "sparselab", "solutions", "tests", "book"}
@@ -92,3 +92,12 @@ def test_public_functions_say_what_they_do():
             if public and not ast.get_docstring(node) and node.name != "main":
                 silent.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert silent == []
+
+
+def test_names_are_methods_and_families_and_each_method_comes_once():
+    assert select() == list(methods())
+    lazy = [m for m in methods() if m.family == "lazy"]
+    assert select(["lazy", "lazy/teal"]) == lazy and len(lazy) > 5
+    assert select(["teal", "sae"])[0] == find("lazy/teal")
+    with pytest.raises(ValueError, match="no method is called 'lazzy'"):
+        select(["lazzy"])

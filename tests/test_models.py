@@ -350,6 +350,14 @@ def test_weights_that_are_not_the_card_s(tmp_path, lm):
         card("vit_relu", folder=tmp_path)
 
 
+def test_functions_are_stored_by_the_name_that_finds_them():
+    stored = named(TinyLM(attend=causal, ffn="gelu").config)
+    assert (stored["ffn"], stored["attend"]) == ("gelu", "sparselab.models.blocks:causal")
+    assert json.loads(json.dumps(stored)) == stored
+    with pytest.raises(ValueError, match="ffn=.*lambda.* cannot be stored"):
+        named(TinyLM(ffn=lambda x, w: x @ w.up.mT).config)
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_card_says_how_the_model_came_about(name):
     about = card(name)

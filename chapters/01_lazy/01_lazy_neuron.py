@@ -408,7 +408,7 @@ print(inspect.getsource(inspect.unwrap(reference.topk_relu)))
 # the two matrices.
 
 # %%
-m, d = model.config["neurons"], model.config["width"]
+m = model.config["neurons"]
 ks = [k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if k < m] + [m]
 small = torch.from_numpy(windows[:8])
 
@@ -445,9 +445,9 @@ def draw(k=64):
     for row, share in enumerate((k / m, 1.0)):
         right.barh(row, 1, color=FAINT)
         right.barh(row, share, color=BLUE if share < 1 else GREY)
-        note(right, f"{100 * share:.0f} %", min(share, 0.86), row)
+        note(right, f"{100 * share:.0f} %", 1, row)
     right.set(
-        yticks=[0, 1], yticklabels=["V, second", "K, first"], xlim=(0, 1), xticks=[]
+        yticks=[0, 1], yticklabels=["V, second", "K, first"], xlim=(0, 1.2), xticks=[]
     )
     right.spines[["left", "bottom"]].set_visible(False)
     return fig
@@ -462,8 +462,8 @@ explore(
 
 # %% [markdown]
 # However small $k$ is, half of the work stays: to know which neurons are active you multiply by all of $K$.
-# Sparsity that is found after the fact saves the second matrix and never the first. Lesson 1.2 is about
-# systems that guess the active neurons before the first matrix is read.
+# Sparsity that is found after the fact saves the second matrix and never the first. Lesson 1.2 changes the
+# layer so that half of the first matrix is enough, and lesson 1.3 guesses the active neurons before reading it.
 #
 # ## Make it fast
 #

@@ -58,11 +58,22 @@ def load(name: str, *, folder: str | Path = FOLDER, **replace) -> nn.Module:
 
 
 def named(config: dict) -> dict:
-    """A model's configuration as a card holds it: functions by name, `module:function`."""
-    return {
-        key: f"{value.__module__}:{value.__qualname__}" if callable(value) else value
-        for key, value in config.items()
-    }
+    """A model's configuration as a card holds it: functions by name, `module:function`.
+
+    Raises ValueError for a function that cannot be found again by its name, such as a lambda.
+    """
+    return {key: _name(key, value) if callable(value) else value for key, value in config.items()}
+
+
+def _name(key: str, function) -> str:
+    name = f"{function.__module__}:{getattr(function, '__qualname__', '')}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if found is not function:
+        raise ValueError(f"{key}={function!r} cannot be stored: {name!r} does not find it again")
+    return name
 
 
 def _resolved(config: dict) -> dict:

@@ -392,8 +392,8 @@ HINTS = {
         "If the law is symmetric, dropping the share s leaves (1 - s)/2 above the cut. Which quantile is it?",
         "With the edges x.min(), bins - 1 points from the 1 % to the 99 % quantile, x.max(): cumulate the "
         "counts of np.histogram. You look for the place where they reach (0.5 + s/2) x.size.",
-        "Find the first bin i that reaches it. The part (wanted - below[i - 1]) / (below[i] - below[i - 1]) of "
-        "the way from centre[i - 1] to centre[i] is the cut.",
+        "Find the first bin i that reaches it. The cut lies between centre[i - 1] and centre[i], the part "
+        "(wanted - below[i - 1]) / (below[i] - below[i - 1]) of the way.",
     ],
     "sparsify": [
         "Compare, then choose between x and 0.",

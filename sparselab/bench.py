@@ -312,6 +312,37 @@ def table(entry: dict[str, Any]):
     return grid
 
 
+def stored(file: Path | None = None, *, threads: int = 1, device: str = "cpu") -> dict[str, dict[str, Any]]:
+    """The entries of a results file, by default that of the lazy family, by the id of their case."""
+    file = file or results() / "bench_lazy.json"
+    known = _json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return {e["id"]: e for e in known if (e["device"], e["threads"]) == (device, threads)}
+
+
+def draw_densities(entries: dict[str, dict[str, Any]], *, title: str = "", alt: str = ""):
+    """Speed-up of a whole model's decode against the share of its neurons, beside what the bytes promise.
+
+    The cases are those called `E1 NN %`; sparse wins above the line at 1.
+    """
+    from sparselab.plots import DENSE, GREY, SPARSE, figure, note
+
+    cases = sorted((int(id.split()[1]), e) for id, e in entries.items() if id.startswith("E1 "))
+    ours = [next(iter(entry["laws"].values()))[0] for _, entry in cases]
+    percent = [p for p, _ in cases]
+    fig, ax = figure(title, alt=alt, size=(7.6, 3.8))
+    ax.plot(percent, [row["by_bytes"] for row in ours], color=GREY, linestyle=":")
+    ax.plot(percent, [row["speedup"] for row in ours], color=SPARSE, marker="o")
+    ax.axhline(1, color=DENSE)
+    ax.set(xscale="log", xlabel="percent of the neurons in each layer", ylabel="times as fast as dense")
+    ax.set_xticks(percent, [str(p) for p in percent])
+    ax.minorticks_off()
+    ax.set_ylim(0, 1.15 * max(row["by_bytes"] for row in ours))
+    note(ax, "promised by bytes", percent[0], ours[0]["by_bytes"], dx=4, dy=12, color=GREY)
+    note(ax, "measured", percent[0], ours[0]["speedup"], dx=4, dy=-14, color=SPARSE)
+    note(ax, "dense", percent[0], 1, dx=4, dy=-10, color=DENSE)
+    return fig
+
+
 def save(entry: dict[str, Any], file: Path) -> None:
     """Put one entry into `file` in place of the one with its id, device and threads; the others stay."""
 

@@ -11,7 +11,8 @@ from sparselab.book import typeset
 
 MODULES = (
     "method", "judge", "data.text", "data.images", "data.planted", "models", "train", "plots", "course",
-    "claims", "bench", "frontier", "grading", "classroom",
+    "claims", "bench", "frontier", "classroom",
+    "grading.grader", "grading.batch", "grading.marks", "grading.secret",
 )  # fmt: skip
 WIDTH = 84  # a signature that is longer stands on several lines
 

@@ -23,8 +23,10 @@ def cases(rng):
         yield op, "a row past the last", dict(given, table=table, idx=np.array([7, 0, 9, 4]))
         yield op, "a row before the first", dict(given, table=table, idx=np.array([7, 0, -1, 4]))
     yield "dot", "x of another width", dict(table=table, idx=idx, x=x[:5])
+    yield "dot", "x of another width, no row", dict(table=table, idx=idx[:0], x=x[:5])
     yield "total", "columns that no two threads share", dict(table=table[:, :5], idx=idx, weight=weight)
     yield "total", "a weight too few", dict(table=table, idx=idx, weight=weight[:3])
+    yield "total", "a weight too many", dict(table=table, idx=idx[:3], weight=weight)
     yield "total", "a weight of zero", dict(table=table, idx=idx, weight=np.array([0.0, 1, 0, -2]))
 
 

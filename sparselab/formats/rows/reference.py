@@ -31,8 +31,8 @@ def total(
         raise ValueError(f"{len(weight)} weights for {len(idx)} rows")
     _check(table, idx)
     out = np.zeros(table.shape[1])
-    for row, factor in zip(idx, weight, strict=True):
-        out += factor * table[row]
+    for i, row in enumerate(idx):
+        out += weight[i] * table[row]
     return out
 
 

@@ -117,13 +117,16 @@ def summary(entries: Sequence[dict]) -> list[dict]:
 def draw(entries: Sequence[dict], *, title: str = "", alt: str = "") -> Figure:
     """Held-out loss against FLOPs of one byte: dots at the medians, bars over the seeds, the best so far."""
     fig, ax = figure(title, alt=alt, size=(7.6, 4.2))
-    rows, stairs = summary(entries), []
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
+    rows, stairs, above = summary(entries), [], False
+    for row in rows:
         color, cost = SPARSE if row["active"] < 0.5 else DENSE, row["flops"] / 1e6
         ax.plot([cost, cost], [row["low"], row["high"]], color=color, linewidth=4, alpha=0.4)
         ax.plot(cost, row["loss"], "o", color=color, markersize=9)
-        left = following and _close(row, following, rows)
-        note(ax, row["title"], cost, row["loss"], dx=-9 if left else 9, color=color)
+        place = dict(dx=9)
+        if any(_in_the_way(other, row, rows) for other in rows):
+            above = not above
+            place = dict(dx=0, dy=15 if above else -22)
+        note(ax, row["title"], cost, row["loss"], color=color, **place)
         if not stairs or row["loss"] < stairs[-1][1]:
             stairs.append((cost, row["loss"]))
     ax.step(*zip(*stairs, strict=True), where="post", color=FAINT, zorder=0)
@@ -132,9 +135,8 @@ def draw(entries: Sequence[dict], *, title: str = "", alt: str = "") -> Figure:
     return fig
 
 
-def _close(row: dict, following: dict, rows: Sequence[dict]) -> bool:
-    """Whether the next dot lies where this one's name would stand."""
+def _in_the_way(other: dict, row: dict, rows: Sequence[dict]) -> bool:
+    """Whether another dot lies to the right of this one, where its name would stand."""
     wide, high = (max(r[key] for r in rows) - min(r[key] for r in rows) for key in ("flops", "loss"))
-    return (
-        following["flops"] - row["flops"] < 0.3 * wide and abs(following["loss"] - row["loss"]) < 0.07 * high
-    )
+    right, apart = other["flops"] - row["flops"], abs(other["loss"] - row["loss"])
+    return 0 < right < 0.35 * wide and apart < 0.1 * high

@@ -294,7 +294,7 @@ def test_a_prompt_that_cannot_be_continued(lm, prompt, kwargs, says):
 @pytest.mark.parametrize("name", names())
 def test_the_shipped_losses_are_those_of_the_card(name):
     about, model = card(name), load(name)
-    task = train.RECIPES[name].task()
+    task = train.recipes()[name].task()
     got = train.evaluate(model, *task.held_out)
     # Another Python has another text: the loss moves a little, and a broken model is far off.
     slack = 1e-3 if task.data == about["data"] else 0.3

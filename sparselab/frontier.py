@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from sparselab import train
 from sparselab.files import machine, results, write_atomically
+from sparselab.method import unknown
 from sparselab.models import activations
 from sparselab.plots import DENSE, FAINT, SPARSE, figure, note
 
@@ -34,13 +35,14 @@ def measure(
     for a recipe that is not a language model's.
     """
     file = file or results() / "frontier.json"
+    for name in names:
+        if name not in recipes():
+            raise ValueError(unknown("language model", name, recipes()))
     known = {(e["recipe"], e["seed"]): e for e in stored(file)}
     for seed in seeds:
         for name in names or recipes():
             if (name, seed) in known:
                 continue
-            if name not in recipes():
-                raise ValueError(train.unknown("language model", name, recipes()))
             out = RUNS / f"{name}-{seed}"
             begun = (out / train.CHECKPOINT).exists()
             outcome = train.run(name, out=out, seed=seed, resume=begun, progress=progress)

@@ -136,7 +136,7 @@ def _frontier(entries: list[dict]) -> str:
     """Every small language model: its loss against the FLOPs of a byte, as a figure and as a table."""
     if not entries:
         return "Not measured yet: `sparselab frontier`."
-    rows, best = frontier.summary(entries), entries[0]
+    rows, first = frontier.summary(entries), entries[0]
     words = "; ".join(f"{row['title']} {row['loss']:.3f} at {row['flops'] / 1e6:.2f} million" for row in rows)
     picture = plots.html(frontier.draw(entries), alt=f"Held-out loss against FLOPs of a byte: {words}")
     head = "".join(
@@ -150,14 +150,14 @@ def _frontier(entries: list[dict]) -> str:
         for row in rows
     )
     text = (
-        f"Small language models, alike but for their layers, after {best['bytes_seen']:,} bytes of Python's "
+        f"Small language models, alike but for their layers, after {first['bytes_seen']:,} bytes of Python's "
         "documentation. FLOPs are counted from the active share on held-out text; idle neurons are skipped "
         "where the method knows them. The dot is the median over seeds, the bar their range."
     )
     return f"{text}\n\n" + _raw(
         f'{picture}<div class="scroll" tabindex="0" role="group" aria-label="Quality against arithmetic">'
         f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="facts">{rows[0]["seeds"]} seeds, {best["date"]}, {escape(best["machine"])}; '
+        f'<p class="facts">{rows[0]["seeds"]} seeds, {first["date"]}, {escape(first["machine"])}; '
         f"<code>sparselab frontier</code></p>"
     )
 

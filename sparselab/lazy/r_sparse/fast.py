@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
+
+from sparselab.formats.rows import fast as rows
 
 __all__ = ["budget", "prepare", "calibrate", "linear", "initial", "breed", "search", "recipe"]
 
@@ -89,8 +90,7 @@ def linear(x: Float[Tensor, "t i"], layer: Layer, cut: Float[Tensor, ""]) -> Flo
     small = torch.where(kept, 0, x)
     if len(x) == 1:
         columns = kept[0].nonzero().squeeze(1)
-        whole = columns.new_zeros(1)
-        dense = F.embedding_bag(columns, layer.w.T, whole, mode="sum", per_sample_weights=x[0, columns])
+        dense = rows.total(layer.w.T, columns, x[0, columns])
     else:
         dense = torch.where(kept, x, 0) @ layer.w.T
     return dense + small @ layer.right.T @ layer.left.T

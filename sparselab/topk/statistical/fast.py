@@ -67,9 +67,10 @@ class _Soft(torch.autograd.Function):
         out = torch.empty_like(x)
         if mask is None:
             _soft_rows(x, count[:1], lift[:1], out=out)
-        for x_, out_, mask_, count_, lift_ in _chunks(x, out, mask, count, lift) if mask is not None else ():
-            norm = _centre(x_, mask_, count_, out=out_)
-            out_.sub_(norm.mul_(lift_)).clamp_min_(0).masked_fill_(~mask_, 0)
+        else:
+            for x_, out_, mask_, count_, lift_ in _chunks(x, out, mask, count, lift):
+                norm = _centre(x_, mask_, count_, out=out_)
+                out_.sub_(norm.mul_(lift_)).clamp_min_(0).masked_fill_(~mask_, 0)
         ctx.save_for_backward(x, out, mask, count, lift)
         return out
 
@@ -107,9 +108,9 @@ def _soft_rows(x: Tensor, count: Tensor, lift: Tensor, *, out: Tensor) -> None:
     if (poisoned := theta.isnan()).any():
         out.masked_fill_(poisoned, torch.nan)
     if far.any():  # the pivot lay so far from the mean that the difference cancels
-        far = far.squeeze(-1)
-        again = torch.empty_like(x[far])
-        norm = _centre(x[far], None, count, out=again)
+        rows = x[far := far.squeeze(-1)]
+        again = torch.empty_like(rows)
+        norm = _centre(rows, None, count, out=again)
         out[far] = again.sub_(norm.mul_(lift)).clamp_min_(0)
 
 

@@ -4,6 +4,8 @@ import datetime
 import os
 import platform
 import tempfile
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from sparselab.method import PACKAGE
@@ -55,12 +57,9 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
     }
-    try:
-        import torch
-
-        found["torch"] = torch.__version__
-    except ImportError:
-        pass
+    for library in ("torch", "numba"):
+        with suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
     return found
 
 

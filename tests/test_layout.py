@@ -17,7 +17,7 @@ each_method = pytest.mark.parametrize("method", methods(), ids=lambda m: f"{m.fa
 def missing_parts(method: Method) -> list[str]:
     """What the card promises and the folder lacks, or the other way round."""
     expected = {BACKENDS[b] for b in method.backends} | {"checks"} | ({"claim"} if method.claims else set())
-    optional = {"__init__", "model", "bench"}
+    optional = {"__init__", "loops", "model", "bench"}
     present = {path.stem for path in method.folder.glob("*.py")}
     return sorted((expected - present) | (present - expected - optional))
 

@@ -667,7 +667,7 @@ show(fig)
 # ## Make it fast
 #
 # For many tokens at once a masked product saves nothing: together they soon keep everything. For one
-# token, store $W$ by columns and read only those that it keeps (`embedding_bag` sums them without a copy):
+# token, store $W$ by columns and read only those that it keeps:
 
 # %%
 read = whole = 0

@@ -6,15 +6,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 PRODUCTS = {"mm", "mv", "addmm", "addmv"}
-SUMS = {"_embedding_bag", "_embedding_bag_forward_only"}
+SUMS = {"_embedding_bag", "_embedding_bag_forward_only", "rows_dot", "rows_total"}
 GATHERS = {"index", "index_select", "embedding"}
 
 
 class Meter(TorchDispatchMode):
     """Bytes of weights that torch reads while it lasts: `with Meter() as meter: model(x)`, `meter.bytes`.
 
-    A weight is a matrix that was there before. A product reads all of it, `embedding_bag` and a gather read
-    the rows that they name, each time anew. Copies made meanwhile, single rows such as the embedding of one
+    A weight is a matrix that was there before. A product reads all of it, a sum of rows and a gather read the
+    rows that they name, each time anew. Copies made meanwhile, single rows such as the embedding of one
     byte, and keys and values count nothing.
     """
 

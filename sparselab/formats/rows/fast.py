@@ -1,39 +1,59 @@
-"""Selected rows in torch: a few at a time through the cache for the products, in place for the sum."""
+"""Selected rows in torch; on a CPU, where no gradient is asked for, in compiled loops that torch counts."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["dot", "total"]
+from sparselab.loops import fit
 
-ROWS = 128  # copied at once: they are read again from the cache, not from memory
+from . import loops
+
+__all__ = ["dot", "total"]
 
 
 def dot(table: Float[Tensor, "m d"], idx: Int[Tensor, " k"], x: Float[Tensor, " d"]) -> Float[Tensor, " k"]:
     if len(x) != table.shape[1]:
         raise ValueError(f"x has {len(x)} entries, a row of the table {table.shape[1]}")
+    if fit(table, x):
+        return torch.ops.sparselab.rows_dot.default(table, idx, x)
     _check(table, idx)
-    return torch.cat([table.index_select(0, part) @ x for part in idx.split(ROWS)])
+    return table.index_select(0, idx) @ x
 
 
 def total(
     table: Float[Tensor, "m d"], idx: Int[Tensor, " k"], weight: Float[Tensor, " k"]
 ) -> Float[Tensor, " d"]:
-    """A contiguous table is cut into a strip of columns for each thread: one bag is one thread's work."""
     if len(weight) != len(idx):
         raise ValueError(f"{len(weight)} weights for {len(idx)} rows")
+    if fit(table, weight):
+        return torch.ops.sparselab.rows_total.default(table, idx, weight)
     _check(table, idx)
-    parts = torch.get_num_threads() if table.is_contiguous() else 1
-    parts = 1 if table.shape[1] % parts else parts
-    strip = torch.arange(parts, device=idx.device)
-    cut = table.view(-1, table.shape[1] // parts) if parts > 1 else table
-    pieces = (parts * idx + strip[:, None]).flatten()
-    return F.embedding_bag(
-        pieces, cut, len(idx) * strip, mode="sum", per_sample_weights=weight.repeat(parts)
-    ).flatten()
+    return F.embedding_bag(idx, table, idx.new_zeros(1), mode="sum", per_sample_weights=weight)[0]
+
+
+def _dot(table, idx, x):
+    out = x.new_empty(len(idx))
+    if not loops.dot(len(idx), table, idx, x, out, work=len(idx) * len(x)):
+        _check(table, idx)
+    return out
+
+
+def _total(table, idx, weight):
+    out = weight.new_zeros(table.shape[1])
+    if not loops.total(len(out), table, idx, weight, out, work=len(idx) * len(out)):
+        _check(table, idx)
+    return out
 
 
 def _check(table: Tensor, idx: Tensor) -> None:
     if len(idx) and not 0 <= int(idx.min()) <= int(idx.max()) < len(table):
         raise ValueError(f"rows {idx.min()} to {idx.max()} are asked for, the table has {len(table)}")
+
+
+# Operators of torch, so that it counts them as it counts its own (models/meter).
+_operators = torch.library.Library("sparselab", "DEF")
+_operators.define("rows_dot(Tensor table, Tensor idx, Tensor x) -> Tensor")
+_operators.define("rows_total(Tensor table, Tensor idx, Tensor weight) -> Tensor")
+_operators.impl("rows_dot", _dot, "CPU")
+_operators.impl("rows_total", _total, "CPU")

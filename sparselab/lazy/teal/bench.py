@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from sparselab.bench import Case, Peer
 
@@ -34,6 +35,12 @@ def copied(w, x, cut):
     return torch.mv(w.T[kept].T, x[kept])
 
 
+def one_by_one(w, x, cut):
+    """The columns that are kept, summed where they lie, one after the other."""
+    kept = (x.abs() > cut).nonzero().squeeze(1)
+    return F.embedding_bag(kept[None], w.T, mode="sum", per_sample_weights=x[kept][None])[0]
+
+
 def case(percent, **levels):
     kept = N * (100 - percent) // 100
     return Case(
@@ -44,6 +51,7 @@ def case(percent, **levels):
         peers={
             "torch.mv": Peer(dense, read=4 * N * N, prepare=row_major),
             "torch.mv, by columns": Peer(dense, read=4 * N * N),
+            "embedding_bag": Peer(one_by_one),
             "index_select": Peer(copied),
         },
         read=4 * N * kept,

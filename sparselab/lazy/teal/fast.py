@@ -51,7 +51,7 @@ def gemv(w: Float[Tensor, "o i"], x: Float[Tensor, " i"], cut: Float[Tensor, ""]
     if w.shape[1] != len(x):
         raise ValueError(f"w has {w.shape[1]} inputs, x has {len(x)}")
     kept = (x.abs() > cut).nonzero().squeeze(1)
-    return rows.total(w.T, kept, x[kept])
+    return rows.total(w.T, kept, x.index_select(0, kept))
 
 
 def greedy(

@@ -1,4 +1,7 @@
-"""Statistical top-k in torch: two moments and one threshold, while a few rows stay in the cache."""
+"""Statistical top-k in torch: two moments and one threshold, while a few rows stay in the cache.
+
+Without a mask, on a CPU, the whole row is one compiled loop.
+"""
 
 from itertools import repeat
 from statistics import NormalDist
@@ -7,6 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from sparselab.loops import fit
+
+from . import loops
 
 __all__ = ["threshold", "soft", "survivors"]
 
@@ -29,11 +36,13 @@ def threshold(
 def soft(
     x: Float[Tensor, "*b n"], *, k: int, mask: Bool[Tensor, "*b n"] | None = None
 ) -> Float[Tensor, "*b n"]:
+    if mask is None and fit(x, x):
+        return _unmasked(x, k)
     count, lift = counts(x, k, mask)
     if mask is not None:
         refuse_short_rows(count, k)
     rows = (as_rows(a) for a in (_wide(x), mask, count, lift))
-    return _Soft.apply(*rows).reshape(x.shape).to(x.dtype)
+    return _Soft.apply(*rows, k).reshape(x.shape).to(x.dtype)
 
 
 @torch.no_grad()
@@ -63,14 +72,16 @@ class _Soft(torch.autograd.Function):
     """max(x - theta, 0) and its closed-form gradient; the forward pass keeps nothing but x and the result."""
 
     @staticmethod
-    def forward(ctx, x, mask, count, lift):
-        out = torch.empty_like(x)
-        if mask is None:
-            _soft_rows(x, count[:1], lift[:1], out=out)
+    def forward(ctx, x, mask, count, lift, k):
+        if mask is None and fit(x, x):
+            out = _unmasked(x, k)
         else:
+            out = torch.empty_like(x)
             for x_, out_, mask_, count_, lift_ in _chunks(x, out, mask, count, lift):
                 norm = _centre(x_, mask_, count_, out=out_)
-                out_.sub_(norm.mul_(lift_)).clamp_min_(0).masked_fill_(~mask_, 0)
+                out_.sub_(norm.mul_(lift_)).clamp_min_(0)
+                if mask_ is not None:
+                    out_.masked_fill_(~mask_, 0)
         ctx.save_for_backward(x, out, mask, count, lift)
         return out
 
@@ -87,39 +98,13 @@ class _Soft(torch.autograd.Function):
             torch.sub(alive, dx_.mul_(slope).add_(total / count_.clamp_min(1)), out=dx_)
             if mask_ is not None:
                 dx_.masked_fill_(~mask_, 0)
-        return dx, None, None, None
+        return dx, None, None, None, None
 
 
-def _soft_rows(x: Tensor, count: Tensor, lift: Tensor, *, out: Tensor) -> None:
-    """`out` = max(x - theta, 0) in four passes: around a pivot near the mean, centring needs none."""
-    n, moments = x.shape[-1], []
-    for x_, out_, pivot in _chunks(x, out, _pivot(x)):
-        torch.sub(x_, pivot, out=out_)
-        mean = out_.mean(-1, keepdim=True)
-        norm = torch.linalg.vector_norm(out_, dim=-1, keepdim=True)
-        spread = torch.addcmul(norm * norm, mean, mean, value=-n)
-        theta = torch.addcmul(mean, spread.sqrt(), lift)
-        if out.is_cpu:
-            torch._add_relu(out_, theta, alpha=-1, out=out_)  # one pass for two; it makes NaN a zero
-        else:
-            out_.sub_(theta).clamp_min_(0)
-        moments.append((n * mean * mean > spread, theta))
-    far, theta = (torch.cat(each) for each in zip(*moments, strict=True))
-    if (poisoned := theta.isnan()).any():
-        out.masked_fill_(poisoned, torch.nan)
-    if far.any():  # the pivot lay so far from the mean that the difference cancels
-        rows = x[far := far.squeeze(-1)]
-        again = torch.empty_like(rows)
-        norm = _centre(rows, None, count, out=again)
-        out[far] = again.sub_(norm.mul_(lift)).clamp_min_(0)
-
-
-def _pivot(x: Tensor) -> Tensor:
-    """The mean of up to 64 first entries of each row, by halving: exact where they are all equal."""
-    pivot = x[..., : 2 ** min(6, x.shape[-1].bit_length() - 1)]
-    while (half := pivot.shape[-1] // 2) > 0:
-        pivot = (pivot[..., :half] + pivot[..., half:]) / 2
-    return pivot
+def _unmasked(x: Tensor, k: int) -> Tensor:
+    lift, out = _lift(k, n := x.shape[-1]), torch.empty_like(x)
+    loops.soft(x.numel() // n, x.view(-1, n), lift, out.view(-1, n), work=x.numel())
+    return out
 
 
 def _centre(x: Tensor, mask: Tensor | None, count: Tensor, *, out: Tensor) -> Tensor:
@@ -147,11 +132,10 @@ def first_visible(x: Tensor, mask: Tensor | None) -> Tensor:
 def counts(x: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Visible entries n of each row, and Q(1 - k/n)/sqrt(n): theta - mean in norms of the centred row."""
     n = x.shape[-1]
-    if not 0 < k < n:
-        raise ValueError(f"k={k} must lie strictly between 0 and {n}, the entries of a row")
+    same = _lift(k, n)
     if mask is None:
         count = torch.full_like(x[..., :1], n, dtype=torch.float64)
-        lift = torch.full_like(count, NormalDist().inv_cdf(1 - k / n) / n**0.5)
+        lift = torch.full_like(count, same)
     elif mask.shape != x.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}, x has {tuple(x.shape)}")
     else:
@@ -160,6 +144,12 @@ def counts(x: Tensor, k: int, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         lift = torch.special.ndtri(1 - k / enough) / enough.sqrt()
     wide = torch.promote_types(x.dtype, torch.float32)
     return count.to(wide), lift.to(wide)
+
+
+def _lift(k: int, n: int) -> float:
+    if not 0 < k < n:
+        raise ValueError(f"k={k} must lie strictly between 0 and {n}, the entries of a row")
+    return NormalDist().inv_cdf(1 - k / n) / n**0.5
 
 
 def _once(a: Tensor | None) -> Tensor | None:

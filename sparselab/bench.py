@@ -115,7 +115,6 @@ def run(
     from rich.progress import Progress
 
     _check_device(device)
-    _keep_memory()
     cases = [(method, case) for method in select(names) for case in method.part("bench").CASES]
     chosen = [(method, case) for method, case in cases if device == "cpu" or not case.cpu_only]
     console, entries = Console(), []
@@ -177,7 +176,9 @@ def measure(
         if way.same and reason:
             raise ValueError(f"{case.id} is not timed: on {law}, {name} and sparselab disagree: {reason}")
     calls = {name: partial(_each, way.run, given[name]) for name, way in ways.items()}
-    taken = take_turns(calls | _machine_calls(case, device), seconds=seconds, clock=clock, wait=_wait(device))
+    calls |= _machine_calls(case, device)
+    with _kept_memory():
+        taken = take_turns(calls, seconds=seconds, clock=clock, wait=_wait(device))
     floor = min(taken[READ]) + (min(taken[WRITE]) if case.written else 0)
     if case.flops:
         floor = max(floor, min(taken[COMPUTE]) * case.sets * case.flops / (2 * SIDE**3))
@@ -206,12 +207,20 @@ def _tensors(given: dict[str, Any], device: str) -> dict[str, Any]:
     return judge.map_leaves(lambda a: tensor(a) if isinstance(a, np.ndarray) else a, given)
 
 
-def _keep_memory() -> None:
+@contextmanager
+def _kept_memory() -> Iterator[None]:
     """Freed memory stays with the process: else chance decides whose outputs are pages zeroed one by one."""
-    if platform.libc_ver()[0] == "glibc":
-        trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
-        ctypes.CDLL(None).mallopt(trim_threshold, -1)
-        ctypes.CDLL(None).mallopt(mmap_max, 0)
+    trim_threshold, mmap_max = -1, -4  # names of <malloc.h>
+    glibc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    if glibc:
+        glibc.mallopt(trim_threshold, -1)
+        glibc.mallopt(mmap_max, 0)
+    try:
+        yield
+    finally:
+        if glibc:
+            glibc.mallopt(trim_threshold, 2**17)  # its defaults
+            glibc.mallopt(mmap_max, 2**16)
 
 
 def _machine_calls(case: Case, device: str) -> dict[str, Callable[[], Any]]:

@@ -37,8 +37,9 @@ def compiled(loop: Callable) -> Callable:
 
         double(len(x), x, out, work=x.numel())
 
-    The loop is compiled on its first call (a fraction of a second for each kind of array). It is given a
-    tensor's memory as an array, and each of torch's threads one part if they have `work` entries enough.
+    The loop is compiled on its first call, a fraction of a second for each kind of array. It is given a
+    tensor's memory as an array, and each of torch's threads one part if they have `work` entries enough; a
+    part returns True, or False where it cannot do what is asked.
     """
 
     @cache

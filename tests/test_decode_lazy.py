@@ -10,6 +10,7 @@ import torch
 
 from sparselab import judge, train
 from sparselab.data import text
+from sparselab.formats.rows import fast as rows_fast
 from sparselab.lazy.cats import fast as cats_fast
 from sparselab.lazy.cats import model as cats
 from sparselab.lazy.deja_vu import fast as deja_vu_fast
@@ -259,13 +260,17 @@ W = torch.ones(6, 4)
         (lambda x: W.contiguous().T.contiguous().T @ x, 0),
         (lambda x: torch.nn.functional.embedding_bag(torch.tensor([0, 3]), W, torch.tensor([0])), 2),
         (lambda x: torch.nn.functional.embedding(torch.tensor([[0, 3]]), W), 2),
+        (lambda x: rows_fast.total(W, torch.tensor([1, 1, 5]), x[:3]), 3),
+        (lambda x: rows_fast.dot(W, torch.tensor([1, 5]), x), 2),
         (lambda x: W[2] + x, 0),
         (lambda x: torch.outer(x, x) @ x, 0),
         (lambda x: x.relu_().add_(1), 0),
     ],
     ids=[
         "product", "from the left", "a part", "linear", "gathered once, not again in the product",
-        "selected", "a copy", "summed", "looked up", "one row", "a product of its own making", "no matrix",
+        "selected", "a copy", "summed", "looked up", "rows.total", "rows.dot",
+        "one row", "a product of its own making",
+        "no matrix",
     ],
 )  # fmt: skip
 def test_the_meter_counts_rows_of_weights_and_nothing_else(read, rows):

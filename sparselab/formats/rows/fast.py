@@ -52,7 +52,7 @@ def _check(table: Tensor, idx: Tensor) -> None:
 
 
 # Operators of torch, so that it counts them as it counts its own (models/meter).
-_operators = torch.library.Library("sparselab", "DEF")
+_operators = torch.library.Library("sparselab", "FRAGMENT")
 _operators.define("rows_dot(Tensor table, Tensor idx, Tensor x) -> Tensor")
 _operators.define("rows_total(Tensor table, Tensor idx, Tensor weight) -> Tensor")
 _operators.impl("rows_dot", _dot, "CPU")

@@ -32,17 +32,25 @@ def draws(kind, rng, shape):
             normal > 1, np.nan, np.where(normal > 0.8, np.inf, np.where(normal < -1, -np.inf, normal))
         ),
         "nothing but NaN": np.full(shape, np.nan),
+        "half hidden": np.where(normal > 0, normal, -np.inf),
+        "both zeros": np.where(normal > 0.5, 0.0, np.where(normal < -0.5, -0.0, np.abs(normal) - 1)),
+        "tiny": 1e-42 * normal,  # below the smallest normal float32
+        "all large ones in one group": np.where(np.arange(shape[1]) % 16, normal, normal + 9),
     }[kind]
 
 
 KINDS = ("normal", "few values", "mostly zero", "constant", "rising", "falling", "NaN and infinities")
+MORE = ("nothing but NaN", "half hidden", "both zeros", "tiny", "all large ones in one group")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "nothing but NaN"])
+@pytest.mark.parametrize("kind", [*KINDS, *MORE])
+@pytest.mark.parametrize("way", ["loops", "tournament"])
 @pytest.mark.parametrize(("n", "k"), [(7, 3), (64, 4), (129, 8), (1000, 5), (4099, 40), (600, 299)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_tournament_picks_the_very_entries_of_the_definition(kind, n, k, dtype):
-    """Not only equal scores: the lowest index of equals, at widths that groups of 8 divide or do not."""
+def test_the_very_entries_of_the_definition_are_picked(kind, way, n, k, dtype, monkeypatch):
+    """Not only equal scores: the lowest index of equals, at widths that groups divide or do not."""
+    if way == "tournament":
+        monkeypatch.setattr(exact, "fit", lambda a, b: False)
     x = torch.from_numpy(draws(kind, np.random.default_rng(n + k), (4, n))).to(dtype)
     want = exact_definition.topk(x.double().numpy(), k=k)
     got = exact.topk(x, k=k)
@@ -52,11 +60,24 @@ def test_the_tournament_picks_the_very_entries_of_the_definition(kind, n, k, dty
 
 def test_a_tournament_is_played_in_these_tests(monkeypatch):
     """Were every row too short for it, the test above would test torch.topk."""
+    monkeypatch.setattr(exact, "fit", lambda a, b: False)
     rounds = []
     plain = exact._tournament
     monkeypatch.setattr(exact, "_tournament", lambda *a, **o: rounds.append(a[0].shape[1]) or plain(*a, **o))
     exact.topk(torch.randn(2, 4099), k=40)
     assert rounds == [4099, 512]
+
+
+def test_the_loops_leave_only_hard_rows_to_the_tournament(monkeypatch):
+    rows = []
+    plain = exact._tournament
+    monkeypatch.setattr(exact, "_tournament", lambda *a, **o: rows.append(len(a[0])) or plain(*a, **o))
+    x = torch.randn(6, 4099, generator=torch.Generator().manual_seed(0))
+    x[4, 7] = torch.nan
+    exact.topk(x[:4], k=40)
+    assert rows == []
+    exact.topk(x, k=40)
+    assert rows[0] == 1
 
 
 @pytest.mark.parametrize("layout", ["transposed", "strided", "expanded"])

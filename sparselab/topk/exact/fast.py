@@ -1,4 +1,4 @@
-"""Exact top-k in torch: a tournament of group maxima."""
+"""Exact top-k in torch: a tournament of group maxima, on a CPU in compiled loops."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sparselab.loops import fit
+
+from . import loops
+
 __all__ = ["topk", "mask", "keep"]
 
-GROUP = 8
+GROUP = 8  # of the tournament
+CHUNK = 32  # entries that the loops look at together
 
 
 class TopK(NamedTuple):
@@ -38,10 +43,32 @@ def _check(shape: torch.Size, k: int) -> None:
 
 
 def _select(rows: Tensor, k: int) -> Tensor:
-    """One more than asked for: where it equals the last one kept, the lowest indices win the tie."""
     n = rows.shape[1]
     if k in (0, n):
         return rows.sort(dim=-1, descending=True, stable=True).indices[:, :k]
+    if 8 * k <= n and fit(rows, rows):
+        return _by_loops(rows, k)
+    return _by_tournament(rows, k)
+
+
+def _by_loops(rows: Tensor, k: int) -> Tensor:
+    """Rows that are too hard for the loops go to the tournament."""
+    n = rows.shape[1]
+    integer = torch.int32 if rows.dtype == torch.float32 else torch.int64
+    idx = torch.zeros(len(rows), k, dtype=torch.int64)
+    hard = torch.zeros(len(rows), dtype=torch.bool)
+    bits, magnitude = rows.view(integer), torch.iinfo(integer).max
+    groups = min(n, -(-4 * k // 16) * 16)  # whole registers
+    loops.largest(len(rows), rows, bits, magnitude, k, groups, CHUNK, idx, hard, work=rows.numel())
+    ranks = rows.gather(1, idx).sort(dim=-1, descending=True, stable=True).indices
+    idx = idx.gather(1, ranks)
+    if hard.any():
+        idx[hard] = _by_tournament(rows[hard], k)
+    return idx
+
+
+def _by_tournament(rows: Tensor, k: int) -> Tensor:
+    """One more than asked for: where it equals the last one kept, the lowest indices win the tie."""
     values, idx = _tournament(rows, k + 1)
     values, runner_up, idx = values[:, :k], values[:, k], idx[:, :k]
     tied = (runner_up < values[:, -1]).logical_not_().nonzero().squeeze(1)

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,9 @@ class Case:
     `inputs[law](rng)` makes the arguments in NumPy; `read` and `written` are the bytes that any way moves,
     `flops` what it must compute; `levels` are speed-ups over the first peer, by name, rising. With `sets`
     above 1 a call goes through so many inputs of equal size, one after the other, and times are those of one:
-    weights that a model reads once per token must not stay in a cache. A case with `cpu_only` makes its own
-    inputs there.
+    weights that a model reads once per token must not stay in a cache. `active` tells which shares of the
+    layers' neurons or columns those inputs really make us read. A case with `cpu_only` makes its own inputs
+    there.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Case:
     written: int = 0
     flops: int = 0
     sets: int = 1
+    active: Callable[..., Sequence[float]] | None = None
     cpu_only: bool = False
     levels: dict[str, float] = field(default_factory=dict)
     rtol: float = 1e-4
@@ -81,7 +83,7 @@ class Case:
 class Row:
     """What one way took, in ms; `spread` is the 90th over the 10th percentile of the rounds.
 
-    `by_bytes` is the speed-up that its bytes alone predict.
+    `by_bytes` is the speed-up that its bytes alone predict; `active` are the shares that were read, by layer.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Row:
     speedup: float
     by_bytes: float
     same_answer: bool
+    active: list[float] = field(default_factory=list)
 
 
 def run(
@@ -185,6 +188,8 @@ def measure(
     first = next(iter(case.peers), "sparselab")
     base, most = min(taken[first]), _bytes(ways[first], case)
     rows = [_row(name, way, taken[name], case, floor, base, most) for name, way in ways.items()]
+    if case.active:
+        rows[0] = replace(rows[0], active=list(case.active(**given["sparselab"][0])))
     return [*rows, _row(FLOOR, Peer(case.op), [floor], case, floor, base, most)]
 
 
@@ -297,6 +302,14 @@ def level(entry: dict[str, Any], speedup: float) -> str:
     return reached[-1] if reached else "slower" if speedup < 1 else ""
 
 
+def shares(row: dict[str, Any]) -> str:
+    """What was active, in words: `, 8.1 % active`, or the range over layers; empty where nobody counted."""
+    found = [f"{100 * share:.1f}" for share in sorted(row.get("active", ()))]
+    if not found:
+        return ""
+    return f", {found[0]} % active" if found[0] == found[-1] else f", {found[0]} to {found[-1]} % active"
+
+
 def table(entry: dict[str, Any]):
     """A rich table of one entry: a row for each way on each law, losses included."""
     from rich.box import SIMPLE_HEAD
@@ -318,7 +331,7 @@ def table(entry: dict[str, Any]):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("level", no_wrap=True)
     for law, rows in entry["laws"].items():
-        grid.add_row(f"[bold]{law}")
+        grid.add_row(f"[bold]{law}" + shares(rows[0]))
         for i, row in enumerate(rows):
             grid.add_row(
                 row["name"] + ("" if row["same_answer"] else " *"),

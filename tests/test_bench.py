@@ -185,6 +185,23 @@ def test_the_table_shows_every_way_on_every_law():
     assert "even" in text and "odd" in text
 
 
+@pytest.mark.parametrize(
+    ("active", "said"),
+    [((), ""), ([0.081], ", 8.1 % active"), ([0.09, 0.081], ", 8.1 to 9.0 % active")],
+)
+def test_what_was_active_is_said_in_words(active, said):
+    assert bench.shares({"active": active}) == said
+    assert bench.shares({}) == ""
+
+
+def test_what_was_active_is_counted_on_the_very_inputs_and_only_for_us():
+    case = tiny(active=lambda x, k: [k / x.shape[1]])
+    ours, *others = bench.measure(find("topk/exact"), case, "gaussian", "cpu", 0, ticking())
+    k_and_n = case.inputs["gaussian"](np.random.default_rng(0))
+    assert ours.active == [k_and_n["k"] / k_and_n["x"].shape[1]]
+    assert not any(other.active for other in others)
+
+
 def test_names_are_methods_or_families():
     assert [m.name for m in bench.select(["exact"])] == ["exact"]
     assert {"exact", "statistical"} <= {m.name for m in bench.select(["topk", "exact"])}

@@ -771,8 +771,8 @@ else:
 
 # %% [markdown]
 # The dotted line is what the bytes promise, attention and the choice included. On the left it is nearly flat:
-# what cannot be skipped is all that is left. Where the blue line crosses 1, between a third and a half of the
-# neurons, skipping stops to pay, though half of the bytes of $K_2$ and $V$ are still unread there.
+# what cannot be skipped is all that is left. Where the blue line crosses 1, between half and three quarters of
+# the neurons, skipping stops to pay, though a good part of $K_2$ and $V$ is still unread there.
 #
 # And on **your** machine? This is the only cell of the lesson whose result nobody can know beforehand. Eight
 # matrices in turns, the choice of the columns inside the watch, the best of nine rounds.

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from html import escape
 
+from sparselab import bench, frontier, plots
 from sparselab import claims as stored
-from sparselab import frontier, plots
 from sparselab.book import typeset
 from sparselab.files import results
 from sparselab.method import Method, methods
@@ -173,7 +173,7 @@ def _benchmark(entry: dict) -> str:
     reach = max(abs(math.log2(max(ratio, 1e-9))) for ratio in ratios) or 1
     body = []
     for law, rows in entry["laws"].items():
-        body.append(f'<tr><th scope="rowgroup" colspan="4">{escape(law)}</th></tr>')
+        body.append(f'<tr><th scope="rowgroup" colspan="4">{escape(law + bench.shares(rows[0]))}</th></tr>')
         for row in rows:
             name = escape(row["name"]) + ("" if row["same_answer"] else " *")
             own = ' class="own"' if row["name"].startswith("sparselab") else ""

@@ -29,6 +29,11 @@ def dense(q, K1, K2, V, k):
     return torch.mv(V, active * torch.mv(K2.T, q[R:]))
 
 
+def active(q, K1, K2, V, k):
+    """Share of the neurons that pass the threshold; k is what it aims at."""
+    return [float(statistical.soft(torch.mv(K1.T, q[:R]), k=k).count_nonzero()) / M]
+
+
 def row_major(given):
     """V as a model stores it: an output is a row."""
     return given | {"V": given["V"].contiguous()}
@@ -92,6 +97,25 @@ def computed(w, k):
     return lambda q: dense(q, w.up[:, :R].T, w.up[:, R:].T, w.down, k)
 
 
+def active_by_layer(k):
+    """Shares of the neurons that pass each layer's threshold for the second byte."""
+    found = []
+
+    def counting(w):
+        def ffn(q):
+            keys = w.up[:, :R].T, w.up[:, R:].T
+            found.extend(active(q, *keys, w.down, k))
+            return dense(q, *keys, w.down, k)
+
+        return ffn
+
+    writer = Writer(counting)
+    writer()
+    found.clear()
+    writer()
+    return found
+
+
 def model_case(percent):
     """A byte through the whole model, with `percent` of the neurons active."""
     k = M * percent // 100
@@ -106,6 +130,7 @@ def model_case(percent):
             )
         },
         peers={"dense": Peer(lambda sparse, whole: whole(), read=LAYERS * LAYER)},
+        active=lambda sparse, whole: active_by_layer(k),
         read=LAYERS * (LAYER - WHOLE + 4 * (R * M + (2 * D - R) * k)),
         cpu_only=True,
         levels={"faster": 1.0},
@@ -131,6 +156,7 @@ CASES = [
         },
         read=4 * (R * M + (2 * D - R) * K),
         sets=4,
+        active=active,
         levels={"on par": 2.5, "excellent": 3.1, "beyond": 3.35},
         rtol=1e-3,
         atol=1e-2,

@@ -25,6 +25,11 @@ def dense(w, x, cut):
     return torch.mv(w, torch.where(x.abs() > cut, x, 0))
 
 
+def active(w, x, cut):
+    """Share of the entries above the cut."""
+    return [float((x.abs() > cut).float().mean())]
+
+
 def row_major(given):
     return given | {"w": given["w"].contiguous()}
 
@@ -56,6 +61,7 @@ def case(percent, **levels):
         },
         read=4 * N * kept,
         sets=8,
+        active=active,
         levels=levels,
         rtol=1e-3,
         atol=1e-2,

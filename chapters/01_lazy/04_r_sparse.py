@@ -65,7 +65,7 @@ torch.set_num_threads(1)  # for matrices this small, more threads only wait
 rng = np.random.default_rng(0)
 seen = text.windows(text.pydocs("train"), length=129, n=8, rng=rng)
 unseen = text.windows(text.pydocs("held_out"), length=257, n=12, rng=rng)
-model = load("lm_gated")
+model = load("lm_gated").double()  # so that rounding decides no step of the search
 
 # %% [markdown]
 # # Part one: which inputs matter
@@ -278,7 +278,7 @@ def bits(rho, sparsity, *, on=unseen, weighted=True):
     return claim.bits(sparse, on)
 
 
-sparse = load("lm_gated")
+sparse = load("lm_gated").double()
 dense_bits = claim.bits(model, unseen)
 levels = (0.3, 0.4, 0.5, 0.6, 0.7)
 magnitude = [bits(1.0, s, weighted=False) for s in levels]

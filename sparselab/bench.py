@@ -326,12 +326,12 @@ def table(entry: dict[str, Any]):
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    grid.add_column("", no_wrap=True)
+    grid.add_column("", min_width=20)  # in a narrow terminal names wrap, numbers never
     for column in ("min", "median", "p90/p10", "GB/s", "floor", "ratio", "by bytes"):
         grid.add_column(column, justify="right", no_wrap=True)
-    grid.add_column("level", no_wrap=True)
     for law, rows in entry["laws"].items():
-        grid.add_row(f"[bold]{law}" + shares(rows[0]))
+        reached = level(entry, rows[0]["speedup"])
+        grid.add_row(f"[bold]{law}" + shares(rows[0]) + (f": {reached}" if reached else ""))
         for i, row in enumerate(rows):
             grid.add_row(
                 row["name"] + ("" if row["same_answer"] else " *"),
@@ -342,7 +342,6 @@ def table(entry: dict[str, Any]):
                 f"{row['efficiency']:.0%}",
                 f"{row['speedup']:.2f}",
                 f"{row['by_bytes']:.2f}",
-                level(entry, row["speedup"]) if i == 0 else "",
                 end_section=i == len(rows) - 1,
             )
     return grid

@@ -174,15 +174,19 @@ def test_a_level_is_reached_or_a_loss_is_called_one(speedup, said):
     assert bench.level(entry, speedup) == said
 
 
-def test_the_table_shows_every_way_on_every_law():
-    row = dict(min=2, median=2, spread=1, gb_per_s=1, efficiency=0.5, by_bytes=3, same_answer=True)
+def test_the_table_shows_every_way_on_every_law_and_every_digit_in_a_narrow_terminal():
+    row = dict(
+        min=1234.56, median=1234.56, spread=1, gb_per_s=1, efficiency=0.5, by_bytes=3, same_answer=True
+    )
     ways = [row | dict(name="sparselab", speedup=0.5), row | dict(name="peer", speedup=1.0)]
     entry = dict(id="X", method="a/b", text="t", levels={}, baseline="peer", policy="p", device="cpu")
-    console = Console(width=100, file=StringIO())
+    ways[0]["active"] = [0.008, 0.011]
+    console = Console(width=80, file=StringIO())
     console.print(bench.table(entry | dict(threads=1, load=[0.1, 0.2], laws={"even": ways, "odd": ways})))
     text = console.file.getvalue()
     assert text.count("sparselab") == text.count("slower") == 2
     assert "even" in text and "odd" in text
+    assert text.count("1234.56") == 8 and "…" not in text
 
 
 @pytest.mark.parametrize(

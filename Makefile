@@ -22,7 +22,7 @@ lab: .venv/course.stamp            ## open JupyterLab on the student's copy of t
 
 test: .venv/all.stamp node_modules/.package-lock.json lint  ## everything that CI runs
 	$(BIN)/python -m sparselab build --check
-	$(PYTEST) tests
+	$(PYTEST) --dist worksteal tests
 	SPARSELAB_STATIC=1 TRITON_INTERPRET=1 $(PYTEST) --dist loadscope --nbval --nbval-current-env \
 	  --nbval-cell-timeout 60 --nbval-sanitize-with sparselab/course/nbval.cfg solutions
 	$(MAKE) book

@@ -711,7 +711,7 @@ if timed:
         "the line of the bytes, one after the other they stay below it, copied first they lie lowest",
         size=(7.6, 4),
     )
-    ax.set(xscale="log", yscale="log", xlim=(0.7, 0.08), ylim=(0.15, 13))
+    ax.set(xscale="log", yscale="log", xlim=(0.7, 0.042), ylim=(0.15, 13))
     ax.set(
         xlabel="percent of the columns that are kept", ylabel="times faster than dense"
     )
@@ -725,7 +725,7 @@ if timed:
     for (way, word), color in zip(words.items(), (RED, ORANGE, BLUE), strict=True):
         ends = [(1 / w[way]["by_bytes"], w[way]["speedup"]) for w in timed.values()]
         ax.plot(*zip(*ends, strict=True), "o-", color=color)
-        note(ax, word, *ends[1], dx=12, dy=-7, color=color)
+        note(ax, word, *ends[-1], dx=8, dy=-4, color=color)
     show(fig)
 else:
     print("not measured yet: sparselab bench lazy")

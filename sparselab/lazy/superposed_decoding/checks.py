@@ -105,6 +105,7 @@ def cases(rng):
     yield "ngram", "an empty table", dict(grams=NGrams(tokens[:0], tokens[:0]), context=seen, **settings)
     yield "ngram", "an unknown context", dict(grams=grams, context=seen + 3, **settings)
     yield "ngram", "an unknown token", dict(grams=grams, context=seen, **settings | dict(tokens=tokens + 1))
+    yield "ngram", "a token below 0", dict(grams=grams, context=seen, **settings | dict(tokens=tokens - 1))
 
     log_p = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
     own = np.array([[0.2, 0.0, 0.1, 0.01], [0.0, 0.3, 0.3, 0.3], [0.0, 0.0, 0.0, 0.0]])
@@ -191,7 +192,7 @@ def cases(rng):
         dict(logits=np.zeros((6, 4)), draws=np.arange(6) / 5, p=0.5),
     )
     yield "nucleus", "a draw of one half", dict(logits=np.zeros((6, 4)), draws=np.full(6, 0.5), p=0.5)
-    yield "nucleus", "logits in the thousands", dict(logits=1000 * logits, draws=draws)
+    yield "nucleus", "logits near a thousand", dict(logits=logits + 1000, draws=draws)
     yield "nucleus", "a draw above 1", dict(logits=logits, draws=1.5 * draws)
     yield "nucleus", "a draw below 0", dict(logits=logits, draws=draws - 0.1)
     yield "nucleus", "one row", dict(logits=logits[:1], draws=draws[3:4])

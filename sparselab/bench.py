@@ -347,9 +347,9 @@ def table(entry: dict[str, Any]):
     return grid
 
 
-def stored(file: Path | None = None, *, threads: int = 1, device: str = "cpu") -> dict[str, dict[str, Any]]:
-    """The entries of a results file, by default that of the lazy family, by the id of their case."""
-    file = file or results() / "bench_lazy.json"
+def stored(family: str, *, threads: int = 1, device: str = "cpu") -> dict[str, dict[str, Any]]:
+    """The stored entries of a family by the id of their case; empty where nothing is stored."""
+    file = results() / f"bench_{family}.json"
     known = _json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return {e["id"]: e for e in known if (e["device"], e["threads"]) == (device, threads)}
 

@@ -13,12 +13,16 @@ def fit(a, b) -> bool:
     """True where a loop takes these two tensors: no gradient is asked for, and both are contiguous float32 or
     both contiguous float64 in main memory.
 
-    Without Numba no tensor fits, and the operators of torch, which give the same answer, do the work.
+    Without Numba no tensor fits, nor while torch compiles or only plays through the shapes: the operators of
+    torch, which give the same answer, do the work.
     """
     import torch
 
+    if torch.compiler.is_compiling():
+        return False
     return (
-        a.dtype == b.dtype
+        all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in (a, b))
+        and a.dtype == b.dtype
         and a.dtype in (torch.float32, torch.float64)
         and a.is_cpu
         and b.is_cpu

@@ -43,8 +43,8 @@ class Claim:
     def target(self) -> str:
         """The target as a reader writes it: `>= 0.9`, `<= 1.1` or `0.9 to 1.1`."""
         if self.at_least is not None and self.at_most is not None:
-            return f"{self.at_least:g} to {self.at_most:g}"
-        return f">= {self.at_least:g}" if self.at_most is None else f"<= {self.at_most:g}"
+            return f"{self.at_least:.4g} to {self.at_most:.4g}"
+        return f">= {self.at_least:.4g}" if self.at_most is None else f"<= {self.at_most:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,13 @@
 """Compiled loops: what they take, how they share work out, and that torch alone agrees with them."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sparselab import judge, loops
 from sparselab.formats.rows import fast as rows
@@ -51,6 +54,34 @@ def test_plain_floats_in_main_memory_fit(a):
 )
 def test_anything_else_is_left_to_torch(a, b):
     assert not loops.fit(a, b)
+
+
+def test_a_tensor_without_memory_does_not_fit():
+    with FakeTensorMode():
+        assert not loops.fit(torch.ones(3), torch.ones(3))
+
+
+@pytest.mark.slow
+def test_functions_that_torch_compiles_give_the_same_answer():
+    """In a process of its own: torch cannot compile the checker of shapes, which is there under test only."""
+    script = """
+import torch
+from sparselab.formats.rows import fast as rows
+from sparselab.topk.exact import fast as exact
+from sparselab.topk.statistical import fast as statistical
+
+x, idx = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 1])
+for call in (
+    lambda: statistical.soft(x, k=8),
+    lambda: exact.keep(x, k=8),
+    lambda: rows.dot(x, idx, x[0]),
+    lambda: rows.total(x, idx, x[0, :2]),
+):
+    torch.testing.assert_close(torch.compile(call, backend="eager")(), call())
+print("the same")
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.stdout == "the same\n", run.stderr
 
 
 def test_a_weight_that_could_have_a_gradient_fits_where_none_is_asked_for():

@@ -29,11 +29,23 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
+from sparselab import bench
 from sparselab.claims import table
 from sparselab.course import grade, hint
 from sparselab.data import text
 from sparselab.models import activations, load
-from sparselab.plots import BLUE, GREEN, GREY, INK, RED, explore, figure, note, show
+from sparselab.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    explore,
+    figure,
+    note,
+    show,
+)
 from sparselab.plots import threshold as histogram
 from sparselab.topk.exact import fast as exact_fast
 from sparselab.topk.exact import reference as exact
@@ -292,9 +304,7 @@ print(f"entries with a gradient: {100 * float((row.grad != 0).double().mean()):.
 #
 # ## Make it fast
 #
-# The torch path gives the same answer. What each way costs depends on the machine: `sparselab bench topk`
-# measures it on yours, all ways in turns in one run, beside `torch.topk`, NumPy's partial sort and the floor
-# that the memory sets.
+# The torch path gives the same answer:
 
 # %%
 agree = bool(
@@ -307,9 +317,61 @@ print(f"exact.fast equals the definition: {agree}")
 print(inspect.getsource(inspect.unwrap(statistical.soft)))
 
 # %% [markdown]
-# A Triton kernel gives one row to one program. It reads the row, reduces it to two numbers, and reads it
-# again, now from the cache, to write the result: the row crosses the memory bus once in and once out, and
-# that is the floor.
+# What does each way cost? 256 rows of 18 432 numbers, 8 % of each to keep. Every way must at least read each
+# number and write each result once; that is the **floor**. **Predict:** how many times longer than the floor
+# does `torch.topk` take, which searches? And the threshold, as two lines of torch, `x.mean()` and `x.std()`?
+
+# %%
+my_search, my_threshold = 5, 2  # times the floor
+
+# %%
+stored = bench.stored("topk")  # measured by `sparselab bench topk`
+rows = {row["name"]: row for row in stored["T2"]["laws"]["gaussian"]}
+words = {
+    "torch.topk + scatter": "search, by torch.topk",
+    "mean and torch.std": "threshold, by mean and std",
+    "two moments": "threshold, by two sums",
+    "sparselab": "threshold, row by row",
+    "floor": "floor: read and write once",
+}
+for way, word in words.items():
+    ms = rows[way]["min"]
+    print(f"{word:27}{ms:5.1f} ms, {ms / rows['floor']['min']:4.1f} floors")
+print(f"your guesses: {my_search} and {my_threshold} floors")
+search = {row["name"]: row for row in stored["T1a"]["laws"]["gaussian"]}
+print("the 64 largest of 16384, torch.topk and sparselab:", end=" ")
+print("{min:.1f} ms and".format(**search["torch.topk"]), end=" ")
+print("{min:.1f} ms".format(**search["sparselab"]))
+
+# %% tags=["hide-input"]
+fig, ax = figure(
+    "The search is the cost, then memory",
+    alt="Times of five ways as bars: the search by torch.topk is longest, mean and torch.std half of it, two "
+    "sums a small part, the row by row loop close to the floor",
+    size=(7.6, 3),
+)
+colors = [RED, ORANGE, ORANGE, BLUE, GREY]
+times = [rows[way]["min"] for way in words]
+ax.barh(range(len(words)), times, color=colors, height=0.62)
+for place, ms in enumerate(times):
+    note(ax, f"{ms:.1f}", ms, place, dx=6)
+ax.set_yticks(range(len(words)), list(words.values()))
+ax.invert_yaxis()
+ax.set(xlabel="milliseconds for 256 rows of 18 432 numbers, one thread")
+show(fig)
+
+# %% [markdown]
+# Three steps down. A search compares numbers with each other; a threshold compares each with one number. But
+# `torch.std` on a CPU updates its result number by number, and each update waits for the one before. Two sums
+# add many numbers at a time, yet each operator goes over all 19 MB once more (and a sum of squares is wrong
+# where the mean is large). The last way stays with one row, 74 KB, until it is done: its passes run in the
+# cache, and memory is read once and written once.
+#
+# Must it be exactly k? The same thought helps. The maxima of groups give a bound that few numbers exceed, and
+# only those few are compared with each other.
+#
+# A Triton kernel gives one row to one program, for the same reason: it reads the row, reduces it to two
+# numbers, and reads it again, now from the cache, to write the result.
 #
 # > **What the released code does.** The operator ships in Gemma 3n's code in the `transformers` library. It
 # > divides by $n$, not $n - 1$, lets the gradient flow through mean and standard deviation, builds the

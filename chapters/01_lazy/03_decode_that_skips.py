@@ -681,7 +681,7 @@ explore(
 # new matrix and multiply: how much faster is that?
 
 # %%
-stored = bench.stored()
+stored = bench.stored("lazy")
 timed = {
     name: {row["name"]: row for row in entry["laws"]["gaussian"]}
     for name, entry in stored.items()

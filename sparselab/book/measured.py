@@ -88,16 +88,17 @@ def _rows(entry: dict) -> Iterator[tuple[bool, str]]:
         verdict = stored.in_words(row, len(entry["seeds"]))
         held = row["seeds_that_hold"] == len(entry["seeds"])
         mark = '<span aria-hidden="true">●</span>' if held else '<span aria-hidden="true">○</span>'
+        kind = "held" if held else "missed"
         yield (
             held,
             f"<tr><td>{escape(row['text'])}</td><td>{typeset.signs(row['target'])}</td><td>{row['median']:.3g}</td>"
-            f'<td>{_interval(row)}</td><td class="{"held" if held else "missed"}">{mark} {verdict}</td></tr>',
+            f'<td>{_interval(row)}</td><td class="{kind}">{mark}&nbsp;{verdict}</td></tr>',
         )
 
 
 # ---------------------------------------------------------------- drawings
 
-WIDE, HIGH = 170, 22
+WIDE, HIGH = 130, 22
 
 
 def _interval(row: dict) -> str:

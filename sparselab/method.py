@@ -11,6 +11,7 @@ from typing import Literal
 
 FAMILIES = ("topk", "formats", "lazy", "gating", "sae", "attention", "pruning", "search")
 BACKENDS = {"numpy": "reference", "torch": "fast", "triton": "kernel"}
+CODE = {"reference": "numpy", "fast": "torch", "loops": "numba", "kernel": "triton"}
 PACKAGE = Path(__file__).parent
 
 
@@ -86,11 +87,16 @@ class Method:
         return " ".join((importlib.import_module(self.package).__doc__ or "").split("\n\n")[0].split())
 
     def part(self, name: str) -> ModuleType:
-        """The module `reference`, `fast`, `kernel`, `checks`, `claim` or `bench` of this method."""
+        """The module `reference`, `fast`, `loops`, `kernel`, `checks`, `claim` or `bench` of this method."""
         return importlib.import_module(f"{self.package}.{name}")
 
     def has(self, name: str) -> bool:
         return (self.folder / f"{name}.py").exists()
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The parts that compute, each with the library it is written for."""
+        return {part: library for part, library in CODE.items() if self.has(part)}
 
     @property
     def ops(self) -> tuple[str, ...]:

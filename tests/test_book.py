@@ -76,9 +76,9 @@ def test_indented_blocks_are_code_outside_of_cards():
 def test_a_method_page_holds_the_whole_folder(method, course):
     page = systems.page(method, course)
     assert page.startswith(f"# {method.title}\n")
-    for backend in method.backends:
-        assert f"{{tab-item}} {systems.COLUMNS[backend]}" in page
-    assert (method.folder / "reference.py").read_text(encoding="utf-8").rstrip() in page
+    for part in method.code:
+        assert f"{{tab-item}} {systems.COLUMNS[part]}" in page
+        assert (method.folder / f"{part}.py").read_text(encoding="utf-8").rstrip() in page
     assert all(f"### `{op}`" in page for op in method.ops)
     assert ("There is no kernel" in page) == bool(method.no_kernel)
     assert all(typeset.prose(claim.text) in page or claim.text in _unescaped(page) for claim in method.claims)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from sparselab import __version__, cli, doctor
 from sparselab.course import lessons, workspace
+from sparselab.method import methods
 
 BLOCK = """
 import sys
@@ -247,6 +248,12 @@ def test_start_opens_the_lesson_that_is_named(course, monkeypatch, tmp_path):
 def test_list_shows_lessons_and_methods(course):
     ran = invoke("list")
     assert "Weights and inputs" in ran.stdout and "pruning/wanda" in ran.stdout
+
+
+def test_list_breaks_no_arxiv_number_in_a_narrow_terminal(course, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = invoke("list").stdout
+    assert all(m.paper in shown for m in methods() if m.paper.startswith("arXiv"))
 
 
 def test_build_check_names_what_is_out_of_date(course, monkeypatch):

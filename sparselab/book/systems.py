@@ -9,9 +9,10 @@ from sparselab.course.lessons import Lesson
 from sparselab.method import BACKENDS, FAMILIES, Method, methods
 
 COLUMNS = {
-    "numpy": "NumPy: the definition",
-    "torch": "torch: the fast path",
-    "triton": "Triton: the kernel",
+    "reference": "NumPy: the definition",
+    "fast": "torch: the fast path",
+    "loops": "Numba: compiled loops",
+    "kernel": "Triton: the kernel",
 }
 FAMILY = {
     "topk": "Selection primitives", "formats": "Sparse formats", "lazy": "Lazy neurons",
@@ -47,7 +48,7 @@ def index(course: list[Lesson]) -> str:
 
 def _row(m: Method) -> str:
     name = f"[{m.title}](methods/{m.family}/{m.name}.md)"
-    return f"| {name} | {papers.link(m)} | {m.year} | {', '.join(m.backends)} | {measured.score(m)} |"
+    return f"| {name} | {papers.link(m)} | {m.year} | {', '.join(m.code.values())} | {measured.score(m)} |"
 
 
 def page(m: Method, course: list[Lesson]) -> str:
@@ -90,9 +91,9 @@ def _interface(m: Method, op: str) -> str:
 
 def _columns(m: Method) -> str:
     tabs = []
-    for backend in m.backends:
-        code = (m.folder / f"{BACKENDS[backend]}.py").read_text(encoding="utf-8").rstrip()
-        tabs.append(f"::::{{tab-item}} {COLUMNS[backend]}\n```python\n{code}\n```\n::::")
+    for part in m.code:
+        code = (m.folder / f"{part}.py").read_text(encoding="utf-8").rstrip()
+        tabs.append(f"::::{{tab-item}} {COLUMNS[part]}\n```python\n{code}\n```\n::::")
     return ":::::{tab-set}\n" + "\n".join(tabs) + "\n:::::"
 
 

@@ -329,6 +329,8 @@ def table(entry: dict[str, Any]):
     grid.add_column("", min_width=20)  # in a narrow terminal names wrap, numbers never
     for column in ("min", "median", "p90/p10", "GB/s", "floor", "ratio", "by bytes"):
         grid.add_column(column, justify="right", no_wrap=True)
+    every = [row for rows in entry["laws"].values() for row in rows]
+    promising = any(row["by_bytes"] != 1 for row in every)  # not where all ways read the same
     for law, rows in entry["laws"].items():
         reached = level(entry, rows[0]["speedup"])
         grid.add_row(f"[bold]{law}" + shares(rows[0]) + (f": {reached}" if reached else ""))
@@ -341,7 +343,7 @@ def table(entry: dict[str, Any]):
                 f"{row['gb_per_s']:.1f}",
                 f"{row['efficiency']:.0%}",
                 f"{row['speedup']:.2f}",
-                f"{row['by_bytes']:.2f}",
+                f"{row['by_bytes']:.2f}" if promising else "",
                 end_section=i == len(rows) - 1,
             )
     return grid

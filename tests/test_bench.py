@@ -187,6 +187,15 @@ def test_the_table_shows_every_way_on_every_law_and_every_digit_in_a_narrow_term
     assert text.count("sparselab") == text.count("slower") == 2
     assert "even" in text and "odd" in text
     assert text.count("1234.56") == 8 and "…" not in text
+    assert "3.00" in text
+
+
+def test_the_table_promises_nothing_where_all_ways_read_the_same():
+    row = dict(name="a", min=2, median=2, spread=2, gb_per_s=2, efficiency=0.5, speedup=2, same_answer=True)
+    entry = dict(id="X", method="a/b", text="t", levels={}, baseline="peer", policy="p", device="cpu")
+    console = Console(width=80, file=StringIO())
+    console.print(bench.table(entry | dict(threads=1, load=[0], laws={"even": [row | dict(by_bytes=1.0)]})))
+    assert "1.00" not in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

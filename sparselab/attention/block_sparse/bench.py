@@ -125,7 +125,7 @@ CASES = [
         text=f"one query, {TOP} of {CACHED // BLOCK} blocks of {BLOCK} keys, {HEADS} heads of {D}",
         op="attend",
         inputs={"random blocks": decode},
-        peers={"SDPA, dense": PEERS["SDPA, dense"]},
+        peers={"SDPA, dense": Peer(dense, same=False, read=2 * 4 * HEADS * CACHED * D)},
         read=2 * 4 * HEADS * TOP * BLOCK * D,
         levels={"on par": 5.0, "excellent": 7.5, "beyond": 9.0},
     ),

@@ -1,6 +1,7 @@
 """Block-sparse attention in torch: the listed blocks gathered chunk by chunk, two batched products each.
 
-No t x s logits are ever formed: a chunk is a few lists whose keys, values and logits stay in cache. The
+No t x s logits are ever formed: a chunk is a few lists whose keys, values and logits stay in cache. Where a
+list has few rows, as in decoding, nothing is gathered: compiled loops read the blocks where they lie. The
 backward pass recomputes the logits from `lse` and adds into the keys by the same lists.
 """
 
@@ -15,10 +16,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from sparselab.loops import fit
+
+from . import loops
+
 __all__ = ["attend", "merge", "cells"]
 
 LN2 = log(2)  # powers of two: with MKL, torch's exp is far slower on -inf than on a number; its exp2 is not
 CHUNK = 3 << 16  # numbers in flight: what the cache of one core holds
+FEW = 8  # rows of a list for which a gather costs more than it saves in the products
 
 
 class Attention(NamedTuple):
@@ -137,16 +143,24 @@ class _Listed(torch.autograd.Function):
     def forward(ctx, rows, keys, values, weights, walk, scale):
         (lists, r, d), e, width = rows.shape, values.shape[2], walk.first.shape[1] * walk.key_block
         out, top, total = (rows.new_empty(lists, r, size) for size in (e, 1, 1))
-        step = _step(rows, width * max(d, e) + width * r)
-        tile, logits = rows.new_empty(step * width * max(d, e)), rows.new_empty(step, r, width)
+        few = r <= FEW and fit(rows, keys) and fit(rows, values)
+        gathered = 0 if few else width * max(d, e)
+        step = _step(rows, gathered + width * r)
+        tile, logits = rows.new_empty(step * gathered), rows.new_empty(step, r, width)
         pieces = zip(*(a.split(step) for a in (rows, walk, out, top, total)), strict=True)
         for q, part, o, most, sums in pieces:
             units, x = part.units(), logits[: q.shape[0]]
-            _logits(q, _take(keys, units, tile, width), weights, units, part, scale, x)
+            if few:
+                _logits_in_place(q, keys, weights, units, part, scale, x)
+            else:
+                _logits(q, _take(keys, units, tile, width), weights, units, part, scale, x)
             torch.amax(x, dim=-1, keepdim=True, out=most)
             torch.sum(x.sub_(most).exp2_(), dim=-1, keepdim=True, out=sums)
-            # The keys are spent: the values take their place, so that the chunk stays in cache.
-            torch.bmm(x, _take(values, units, tile, width), out=o).div_(sums)
+            if few:
+                loops.total(len(x), x, values, _by_list(units, x, values), o, work=x.numel() * e)
+            else:  # the keys are spent: the values take their place, so that the chunk stays in cache
+                torch.bmm(x, _take(values, units, tile, width), out=o)
+            o.div_(sums)
         blind = top == -torch.inf  # such a row is 0 / 0 so far
         lse = top.add_(total.log2_()).mul_(LN2)
         if blind.any():
@@ -188,10 +202,25 @@ class _Listed(torch.autograd.Function):
 def _logits(q, keys, weights, units, walk, scale, out) -> Tensor:
     """Logits in base 2 of some lists against their gathered keys, "lists r width", written to `out`."""
     torch.baddbmm(out.new_empty(()), q, keys.mT, beta=0, alpha=scale / LN2, out=out)
+    return _weigh(out, weights, units, walk)
+
+
+def _logits_in_place(q, keys, weights, units, walk, scale, out) -> Tensor:
+    """The same from the keys where they lie."""
+    loops.logits(len(q), q, keys, _by_list(units, out, keys), scale / LN2, out, work=out.numel() * q.shape[2])
+    return _weigh(out, weights, units, walk)
+
+
+def _by_list(units: Tensor, logits: Tensor, keys: Tensor) -> Tensor:
+    return units.view(logits.shape[0], logits.shape[2] // keys.shape[1])
+
+
+def _weigh(logits: Tensor, weights: Tensor | None, units: Tensor, walk: _Walk) -> Tensor:
+    """Add the keys' own weights, and hide what a row does not see, in place."""
     if weights is not None:
-        out.add_(weights[units].view(q.shape[0], 1, keys.shape[1]), alpha=1 / LN2)
-    walk.hide(out)
-    return out
+        logits.add_(weights[units].view(logits.shape[0], 1, logits.shape[2]), alpha=1 / LN2)
+    walk.hide(logits)
+    return logits
 
 
 def _step(rows: Tensor, numbers: int) -> int:

@@ -192,6 +192,7 @@ def cases(rng):
         dict(logits=np.zeros((6, 4)), draws=np.arange(6) / 5, p=0.5),
     )
     yield "nucleus", "a draw of one half", dict(logits=np.zeros((6, 4)), draws=np.full(6, 0.5), p=0.5)
+    yield "nucleus", "logits in the thousands", dict(logits=1000 * logits, draws=draws)
     yield "nucleus", "logits near a thousand", dict(logits=logits + 1000, draws=draws)
     yield "nucleus", "a draw above 1", dict(logits=logits, draws=1.5 * draws)
     yield "nucleus", "a draw below 0", dict(logits=logits, draws=draws - 0.1)
